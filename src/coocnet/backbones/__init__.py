@@ -1,0 +1,26 @@
+"""Backbones: convolutional trunks, their records, and how their weights are found and loaded."""
+
+from coocnet.backbones.loading import (
+    LoadedBackbone,
+    WeightsPlace,
+    find_weights,
+    load_backbone,
+    lookup,
+    weights_cache,
+)
+from coocnet.backbones.record import Backbone, Tap, Trunk, Weights
+from coocnet.backbones.table import BACKBONES
+
+__all__ = [
+    "BACKBONES",
+    "Backbone",
+    "LoadedBackbone",
+    "Tap",
+    "Trunk",
+    "Weights",
+    "WeightsPlace",
+    "find_weights",
+    "load_backbone",
+    "lookup",
+    "weights_cache",
+]

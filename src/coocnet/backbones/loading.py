@@ -1,0 +1,238 @@
+"""From a backbone's name to a module with the right weights, or an error that says what to do.
+
+Weights are looked for, in this order: the file the user names; the folder ``COOCNET_WEIGHTS``; the cache;
+the mirrors of the record. A file with a known name must have the checksum of its record; a file the user
+names may be anything that fits the network, tensor by tensor.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle  # noqa: TID251 - for the name of an error alone; nothing is unpickled here
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import platformdirs
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from coocnet.backbones.record import Backbone, StateDict, Tap, Trunk, Weights
+from coocnet.backbones.table import BACKBONES
+from coocnet.errors import FetchError, InputError, WeightsMismatchError, WeightsMissingError, printable
+from coocnet.fetch import Progress, fetch, sha256_of
+
+WEIGHTS_FOLDER_VARIABLE = "COOCNET_WEIGHTS"
+_LISTED = 6
+
+
+@dataclass(frozen=True)
+class WeightsPlace:
+    """A weights file on this machine.
+
+    Attributes:
+        path: the file.
+        found_in: "named by the user", "COOCNET_WEIGHTS" or "cache".
+        sha256: digest of its bytes.
+    """
+
+    path: Path
+    found_in: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class LoadedBackbone:
+    """A trunk in evaluation mode with its weights, and the facts needed to feed it.
+
+    Attributes:
+        trunk: ``trunk(pixels, tap)`` gives the map.
+        record: the architecture's record.
+        weights: the record of the weights, whose ``mean`` and ``std`` the input needs.
+        place: the file they came from.
+    """
+
+    trunk: Trunk
+    record: Backbone
+    weights: Weights
+    place: WeightsPlace
+
+
+def lookup(backbone: str, tap: str | None = None) -> tuple[Backbone, Tap]:
+    """The record of a backbone and of a tap, its first one by default.
+
+    Raises:
+        InputError: no such backbone or tap; the message lists what there is.
+    """
+    if backbone not in BACKBONES:
+        raise InputError(f"no backbone is called {backbone!r}; there are {', '.join(BACKBONES)}")
+    record = BACKBONES[backbone]
+    if tap is None:
+        return record, next(iter(record.taps.values()))
+    if tap not in record.taps:
+        raise InputError(f"{backbone} has no tap {tap!r}; it has {', '.join(record.taps)}")
+    return record, record.taps[tap]
+
+
+def weights_cache() -> Path:
+    """The folder where downloaded weights are kept."""
+    return Path(platformdirs.user_cache_dir("coocnet")) / "weights"
+
+
+def find_weights(weights: Weights) -> WeightsPlace | None:
+    """The file of these weights on this machine, its checksum verified, or None.
+
+    Raises:
+        WeightsMismatchError: a file has the name but not the checksum.
+    """
+    folders = [("cache", weights_cache())]
+    if folder := os.environ.get(WEIGHTS_FOLDER_VARIABLE):
+        folders.insert(0, (WEIGHTS_FOLDER_VARIABLE, Path(folder).expanduser()))
+    for found_in, place in folders:
+        path = place / weights.file
+        if path.is_file():
+            digest = sha256_of(path)
+            if weights.sha256 and not digest.startswith(weights.sha256):
+                raise WeightsMismatchError(
+                    f"{printable(path)} has SHA-256 {digest}, but {weights.file} has {weights.sha256}. "
+                    "It is damaged or another file: delete it, or rename it and name it explicitly."
+                )
+            return WeightsPlace(path, found_in, digest)
+    return None
+
+
+def load_backbone(
+    backbone: str,
+    weights: str | None = None,
+    *,
+    device: torch.device | None = None,
+    progress: Progress | None = None,
+) -> LoadedBackbone:
+    """A trunk with its weights, in evaluation mode, float32.
+
+    Args:
+        backbone: a name in ``BACKBONES``.
+        weights: a name in the record's ``weights``, or the path of a file (``.safetensors``, or a PyTorch
+            checkpoint of tensors only); None for the record's first.
+        device: where the trunk is to be.
+        progress: called during a download.
+
+    Raises:
+        InputError: an unknown backbone or weights.
+        WeightsMissingError: not here, and no mirror gave it.
+        WeightsMismatchError: the file is damaged or belongs to another network; the message names the keys.
+    """
+    record, _ = lookup(backbone)
+    chosen, place = _locate(backbone, record, weights, progress)
+    with torch.device("meta"):
+        trunk = record.build()
+    trunk.load_state_dict(_fitted(_read_tensors(place.path), chosen, trunk, backbone, place.path), assign=True)
+    trunk.requires_grad_(False)
+    trunk.eval().to(device)
+    trunk.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return LoadedBackbone(trunk, record, chosen, place)
+
+
+def _locate(
+    backbone: str, record: Backbone, weights: str | None, progress: Progress | None
+) -> tuple[Weights, WeightsPlace]:
+    name = next(iter(record.weights)) if weights is None else weights
+    if name not in record.weights:
+        path = Path(name).expanduser()
+        if path.is_file():
+            known = next((w for w in record.weights.values() if w.file == path.name), None)
+            return known or next(iter(record.weights.values())), WeightsPlace(
+                path, "named by the user", sha256_of(path)
+            )
+        raise InputError(
+            f"{backbone} has no weights {name!r}, and there is no such file; "
+            f"it has {', '.join(record.weights)}, or give the path of a file"
+        )
+    chosen = record.weights[name]
+    return chosen, find_weights(chosen) or _download(backbone, chosen, progress)
+
+
+def _download(backbone: str, weights: Weights, progress: Progress | None) -> WeightsPlace:
+    target = weights_cache() / weights.file
+    where_to_put = (
+        f"Put it into the folder that the environment variable {WEIGHTS_FOLDER_VARIABLE} names, or into "
+        f"{printable(target.parent)}, or name a file with --weights."
+    )
+    if not weights.urls:
+        raise WeightsMissingError(
+            f"the weights of {backbone} are not on this machine, and there is no public download of this file: "
+            f"{weights.file} ({weights.source}). {where_to_put}"
+        )
+    try:
+        fetch(weights.urls, target, sha256=weights.sha256, progress=progress)
+    except FetchError as error:
+        raise WeightsMissingError(
+            f"the weights of {backbone} are not on this machine: {weights.file}. {where_to_put}\n{error}"
+        ) from error
+    return WeightsPlace(target, "cache", sha256_of(target))
+
+
+def _read_tensors(path: Path) -> StateDict:
+    """The tensors of a file; nothing in it is ever run."""
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (
+        SafetensorError,
+        pickle.UnpicklingError,
+        RuntimeError,
+        EOFError,
+        OSError,
+        ValueError,
+        KeyError,
+    ) as error:
+        first_line = next(iter(str(error).splitlines()), type(error).__name__)
+        raise WeightsMismatchError(
+            f"{printable(path)} is not a file of tensors: {first_line}. "
+            "Give a .safetensors file or a PyTorch checkpoint that holds tensors only."
+        ) from error
+    if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
+        content = content["state_dict"]
+    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
+        raise WeightsMismatchError(f"{printable(path)} does not hold a table of named tensors.")
+    return content
+
+
+def _fitted(tensors: StateDict, weights: Weights, trunk: Trunk, backbone: str, path: Path) -> StateDict:
+    """The file's tensors under the module's names, in float32; refused unless names and shapes all agree."""
+    renamed = {}
+    for name, tensor in tensors.items():
+        ours = weights.rename(name)
+        if ours is not None:
+            renamed[ours] = tensor.float() if tensor.is_floating_point() else tensor
+    wanted = trunk.state_dict()
+    for name in wanted:
+        # Absent from checkpoints older than the counter; it takes no part in evaluation.
+        if name.endswith(".num_batches_tracked"):
+            renamed.setdefault(name, torch.tensor(0))
+    problems = [
+        *_listed("missing", (name for name in wanted if name not in renamed)),
+        *_listed("not known", (name for name in renamed if name not in wanted)),
+        *_listed(
+            "of another shape",
+            (
+                f"{name} {tuple(renamed[name].shape)} instead of {tuple(wanted[name].shape)}"
+                for name in wanted
+                if name in renamed and renamed[name].shape != wanted[name].shape
+            ),
+        ),
+    ]
+    if problems:
+        raise WeightsMismatchError(f"{printable(path)} does not fit {backbone}: " + "; ".join(problems))
+    return renamed
+
+
+def _listed(title: str, names: Iterable[str]) -> list[str]:
+    found = list(names)
+    if not found:
+        return []
+    rest = f" and {len(found) - _LISTED} more" if len(found) > _LISTED else ""
+    return [f"{title}: {', '.join(found[:_LISTED])}{rest}"]

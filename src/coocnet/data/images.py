@@ -1,0 +1,178 @@
+"""From a file's bytes to an upright 8-bit RGB picture of bounded size, or an :class:`ImageError` that says why not.
+
+What is decided here, once, for every picture: the EXIF orientation is applied; of an animation the first frame
+counts; transparency lies on white; greyscale, palette, CMYK and 16-bit become 8-bit RGB; colour profiles are
+not applied. A longer side above the limit is reduced with a Lanczos filter; nothing is ever enlarged.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import stat
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from coocnet.errors import ImageError, InputError
+
+Box = tuple[float, float, float, float]
+"""x1, y1, x2, y2 in pixels of the upright picture at its own size; right and lower edges excluded."""
+
+MAX_FILE_BYTES = 1 << 29
+_FORMATS = ["JPEG", "MPO", "PNG", "WEBP", "TIFF", "GIF", "BMP", "AVIF"]
+_HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A decoded picture, ready for the network.
+
+    Attributes:
+        pixels: (height, width, 3) uint8, RGB, after any box and size limit.
+        full_size_px: (width, height) of the whole upright picture before any box or limit.
+    """
+
+    pixels: UInt8[np.ndarray, "h w 3"]
+    full_size_px: tuple[int, int]
+
+
+def read_bytes(path: str | os.PathLike[str]) -> bytes:
+    """A regular file's bytes.
+
+    Never waits on a FIFO or a device, whatever its name says.
+
+    Raises:
+        ImageError: not there, not readable, not a regular file, empty, or above 512 MiB.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    except FileNotFoundError as error:
+        raise ImageError(path, "no such file", unread=True) from error
+    except OSError as error:
+        raise ImageError(path, unreadable(error), unread=True) from error
+    with os.fdopen(descriptor, "rb") as stream:
+        status = os.fstat(descriptor)
+        if stat.S_ISDIR(status.st_mode):
+            raise ImageError(path, "a folder")
+        if not stat.S_ISREG(status.st_mode):
+            raise ImageError(path, "not a regular file")
+        if status.st_size == 0:
+            raise ImageError(path, "empty file")
+        if status.st_size > MAX_FILE_BYTES:
+            raise ImageError(path, f"larger than {MAX_FILE_BYTES >> 20} MiB")
+        try:
+            return stream.read()
+        except OSError as error:
+            raise ImageError(path, unreadable(error), unread=True) from error
+
+
+def unreadable(error: OSError) -> str:
+    """The reason why a file could not be read, in words."""
+    return f"cannot be read: {(error.strerror or str(error)).lower()}"
+
+
+def content_digest(content: bytes) -> bytes:
+    """What identifies a picture by content: 16 bytes of BLAKE2b over the file's bytes."""
+    return hashlib.blake2b(content, digest_size=16).digest()
+
+
+def decode(content: bytes, path: str | os.PathLike[str], *, size_px: int | None, box: Box | None = None) -> Picture:
+    """The picture in ``content``, upright, 8-bit RGB, within the size limit.
+
+    Args:
+        content: the file's bytes.
+        path: for messages.
+        size_px: limit of the longer side; None for none. A part cut out by ``box`` is reduced by the same
+            factor as the whole picture would be, so that a query and its database picture have one scale.
+        box: the part to keep.
+
+    Raises:
+        ImageError: not a picture, damaged, truncated, too many pixels, or a box outside the picture.
+        InputError: a limit below 1 pixel.
+    """
+    if size_px is not None and size_px < 1:
+        raise InputError(f"size_px is at least 1, got {size_px}")
+    try:
+        with _opened(content, path) as file:
+            image = _upright_rgb(file)
+    except ImageError:
+        raise
+    except UnidentifiedImageError as error:
+        raise ImageError(path, "not a picture") from error
+    except Image.DecompressionBombError as error:
+        raise ImageError(path, f"more than {2 * (Image.MAX_IMAGE_PIXELS or 0) // 10**6} megapixels") from error
+    except MemoryError as error:
+        raise ImageError(path, "does not fit into memory") from error
+    except Exception as error:
+        text = str(error).lower()
+        reason = "truncated" if "truncated" in text or "broken data stream" in text else f"damaged ({error})"
+        raise ImageError(path, reason) from error
+    full = image.size
+    if box is not None:
+        image = image.crop(_whole_pixels(box, full, path))
+    return Picture(fit(image, size_px, longest_full_px=max(full)), full)
+
+
+def fit(image: Image.Image, size_px: int | None, *, longest_full_px: int) -> UInt8[np.ndarray, "h w 3"]:
+    """An RGB image reduced by the factor that brings ``longest_full_px`` to ``size_px``; never enlarged."""
+    if size_px is not None and longest_full_px > size_px:
+        scale = size_px / longest_full_px
+        width, height = (max(1, round(side * scale)) for side in image.size)
+        image = image.resize((width, height), Image.Resampling.LANCZOS)
+    return np.asarray(image)
+
+
+def _whole_pixels(box: Box, full: tuple[int, int], path: str | os.PathLike[str]) -> tuple[int, int, int, int]:
+    x1, y1, x2, y2 = (round(edge) for edge in box)
+    width, height = full
+    x1, y1, x2, y2 = max(x1, 0), max(y1, 0), min(x2, width), min(y2, height)
+    if x1 >= x2 or y1 >= y2:
+        numbers = ",".join(f"{edge:g}" for edge in box)
+        raise ImageError(path, f"the box {numbers} leaves nothing of a picture of {width}x{height} pixels")
+    return x1, y1, x2, y2
+
+
+def _opened(content: bytes, path: str | os.PathLike[str]) -> Image.Image:
+    Image.init()
+    try:
+        return Image.open(io.BytesIO(content), formats=[name for name in _FORMATS if name in Image.OPEN])
+    except UnidentifiedImageError:
+        if content[4:8] != b"ftyp" or content[8:12] not in _HEIF_BRANDS:
+            raise
+    try:
+        from pillow_heif import register_heif_opener  # noqa: PLC0415 - an extra
+    except ImportError as error:
+        raise ImageError(path, "HEIC needs an extra: pip install 'coocnet[heic]'") from error
+    register_heif_opener()
+    return Image.open(io.BytesIO(content), formats=["HEIF"])
+
+
+def _upright_rgb(file: Image.Image) -> Image.Image:
+    file.seek(0)
+    file.load()
+    try:
+        image: Image.Image = ImageOps.exif_transpose(file)
+    except Exception:  # noqa: BLE001 - a picture with broken metadata is still a picture
+        image = file.copy()
+    if image.mode.startswith("I") or image.mode == "F":
+        image = _eight_bits(image)
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image.convert("RGB")
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """16-bit, 32-bit and floating-point greyscale to 8 bits; Pillow's own conversion would cut at 255."""
+    values = np.asarray(image, dtype=np.float64)
+    values = np.where(np.isfinite(values), values, 0)
+    if image.mode == "F":
+        top = 1.0 if values.max() <= 1 else 255.0 if values.max() <= 255 else 65535.0
+    else:
+        top = 255.0 if values.max() <= 255 and image.mode == "I" else 65535.0
+    scaled: np.ndarray = np.clip(values / top * 255, 0, 255)
+    return Image.fromarray(scaled.round().astype(np.uint8))

@@ -1,0 +1,100 @@
+"""Finding the pictures below a folder, and telling whether a file has changed."""
+
+from __future__ import annotations
+
+import os
+import stat
+from dataclasses import dataclass, field
+
+from coocnet.data.images import unreadable
+from coocnet.errors import ImageError, InputError, printable
+
+SUFFIXES = frozenset(
+    (".jpg", ".jpeg", ".jpe", ".png", ".webp", ".tif", ".tiff", ".gif", ".bmp", ".heic", ".heif", ".avif")
+)
+
+
+@dataclass(frozen=True)
+class FileStamp:
+    """What tells a changed file from an unchanged one without reading it."""
+
+    size_bytes: int
+    modified_ns: int
+
+
+@dataclass(frozen=True)
+class FoundFile:
+    """A file that may hold a picture: absolute path and stamp."""
+
+    path: str
+    stamp: FileStamp
+
+
+@dataclass
+class Walk:
+    """What a folder holds.
+
+    Attributes:
+        root: its absolute path.
+        files: pictures by their suffix, sorted by path.
+        skipped: what has a picture's name but cannot be one, with the reason.
+        unread_folders: folders that could not be listed: what is below them is unknown, not gone.
+        others: number of files with other suffixes.
+    """
+
+    root: str
+    files: list[FoundFile] = field(default_factory=list)
+    skipped: list[ImageError] = field(default_factory=list)
+    unread_folders: list[ImageError] = field(default_factory=list)
+    others: int = 0
+
+
+def walk(folder: str | os.PathLike[str]) -> Walk:
+    """Lists the pictures below ``folder``, hidden files and folders left out, links to folders not followed.
+
+    Raises:
+        InputError: no such folder, or not a folder.
+    """
+    root = os.path.abspath(os.path.expanduser(os.fspath(folder)))
+    if not os.path.isdir(root):
+        what = "is not a folder" if os.path.lexists(root) else "does not exist"
+        raise InputError(f"{printable(root)} {what}; give the folder that holds the photographs")
+    found = Walk(root)
+
+    def unread(error: OSError) -> None:
+        name = error.filename if isinstance(error.filename, str) else root
+        found.unread_folders.append(
+            ImageError(name, f"folder cannot be listed: {(error.strerror or str(error)).lower()}")
+        )
+
+    for parent, folders, names in os.walk(root, onerror=unread):
+        for name in folders:
+            if _suffix(name) in SUFFIXES:
+                found.skipped.append(ImageError(os.path.join(parent, name), "a folder"))
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in names:
+            if _suffix(name) not in SUFFIXES or name.startswith("."):
+                found.others += 1
+                continue
+            path = os.path.join(parent, name)
+            _look_at(path, found)
+    found.files.sort(key=lambda file: file.path)
+    return found
+
+
+def _look_at(path: str, found: Walk) -> None:
+    try:
+        status = os.stat(path)
+    except OSError as error:
+        found.skipped.append(ImageError(path, unreadable(error), unread=True))
+        return
+    if stat.S_ISREG(status.st_mode):
+        found.files.append(FoundFile(path, FileStamp(status.st_size, status.st_mtime_ns)))
+    elif stat.S_ISDIR(status.st_mode):
+        found.skipped.append(ImageError(path, "a link to a folder"))
+    else:
+        found.skipped.append(ImageError(path, "not a regular file"))
+
+
+def _suffix(name: str) -> str:
+    return os.path.splitext(name)[1].lower()

@@ -1,0 +1,240 @@
+"""From pictures to rows: the recipe carried out, on any device, in batches that never change a row."""
+
+from __future__ import annotations
+
+import os
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
+from typing import TypeVar
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+from torch.nn import functional
+
+from coocnet import ops
+from coocnet.backbones import load_backbone, lookup
+from coocnet.data.images import Box, Picture, decode, read_bytes
+from coocnet.errors import ImageError, InputError
+from coocnet.fetch import Progress
+from coocnet.recipe import Recipe
+
+Item = TypeVar("Item")
+Row = Float[np.ndarray, " dim"]
+
+_LOAD_AHEAD = 16
+_BATCH_ON_ACCELERATOR = 16
+
+
+def map_cooccurrence(a: Float[Tensor, "b d h w"], recipe: Recipe) -> Float[Tensor, "b d h w"]:
+    """The recipe's direct co-occurrence tensor of a map."""
+    c = recipe.cooccurrence
+    threshold = c.threshold if c.quantile is None else ops.Quantile(c.quantile)
+    mask = ops.activation_mask(a, threshold)
+    return ops.direct_cooccurrence(a, radius_cells=c.radius_cells, mask=mask)
+
+
+POOLINGS: dict[str, Callable[[Tensor, Recipe], Tensor]] = {
+    "ucrow": lambda a, _: ops.ucrow(a),
+    "spoc": lambda a, _: ops.spoc(a),
+    "mac": lambda a, _: ops.mac(a),
+    "rmac": lambda a, recipe: ops.rmac(a, levels=recipe.rmac_levels),
+    "gem": lambda a, recipe: ops.gem(a, power=recipe.gem_power),
+    "crow": lambda a, _: ops.crow(a),
+    "sct": lambda a, recipe: ops.sct(a, map_cooccurrence(a, recipe)),
+    "chco": lambda a, r: ops.chco(a, map_cooccurrence(a, r), epsilon=r.cooccurrence.epsilon),
+    "chco-sct": lambda a, r: ops.chco_sct(a, map_cooccurrence(a, r), epsilon=r.cooccurrence.epsilon),
+}
+"""The recipe's poolings by name: a map, after the prior, to rows that are not yet normalised."""
+
+PRIORS: dict[str, Callable[[Tensor, Recipe], Tensor]] = {
+    "none": lambda a, _: a,
+    "centre": lambda a, _: a * ops.centre_prior(a.shape[2], a.shape[3], like=a),
+    "top-down": lambda a, r: a * ops.top_down_prior(a.shape[2], a.shape[3], floor=r.prior_floor, like=a),
+}
+"""The recipe's priors by name: a map to the weighted map."""
+
+
+class Describer:
+    """Turns pictures into rows as one recipe says.
+
+    A row depends on the picture and the recipe alone. Pictures are batched only with others of exactly the
+    same size, so nothing is padded; on the processor the batch is one picture, because that is fastest.
+
+    Args:
+        recipe: what to do; the default recipe if not given.
+        device: where to compute, "cpu", "cuda", ...; CUDA if there is one, else the processor.
+        batch_size: pictures of one size computed together.
+        progress: called while weights are downloaded.
+
+    Raises:
+        InputError: the recipe names no known backbone or tap.
+        WeightsError: the weights are missing or not what they should be.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe | None = None,
+        *,
+        device: str | torch.device | None = None,
+        batch_size: int | None = None,
+        progress: Progress | None = None,
+    ) -> None:
+        self.recipe = recipe or Recipe()
+        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.batch_size = batch_size or (1 if self.device.type == "cpu" else _BATCH_ON_ACCELERATOR)
+        if self.batch_size < 1:
+            raise InputError(f"batch_size is at least 1, got {batch_size}")
+        self.backbone_record, self.tap = lookup(self.recipe.backbone, self.recipe.tap)
+        self._loaded = load_backbone(
+            self.recipe.backbone, self.recipe.weights or None, device=self.device, progress=progress
+        )
+        self._mean = torch.tensor(self._loaded.weights.mean, device=self.device) * 255
+        self._std = torch.tensor(self._loaded.weights.std, device=self.device) * 255
+
+    @property
+    def dim(self) -> int:
+        """Dimensions of a row."""
+        return self.tap.channels
+
+    @property
+    def weights_sha256(self) -> str:
+        """Digest of the weights file in use."""
+        return self._loaded.place.sha256
+
+    def describe(
+        self,
+        paths: Sequence[str | os.PathLike[str]],
+        *,
+        boxes: Sequence[Box | None] | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Float[np.ndarray, "n dim"]:
+        """Rows of picture files, in their order, unit length, float32, before any whitening.
+
+        Args:
+            paths: picture files.
+            boxes: for each, the part to describe in pixels of the upright picture, or None for all of it.
+            progress: called with pictures done and pictures in all.
+
+        Raises:
+            ImageError: a file that cannot be described; use :meth:`stream` to go on past such files.
+            InputError: another number of boxes than of paths.
+        """
+        if boxes is not None and len(boxes) != len(paths):
+            raise InputError(f"one box per path, or None for it: got {len(boxes)} boxes for {len(paths)} paths")
+        jobs = list(zip(range(len(paths)), paths, boxes or [None] * len(paths), strict=True))
+        rows = np.zeros((len(paths), self.dim), np.float32)
+        described = self.stream(jobs, lambda job: self.load(job[1], box=job[2]))
+        for done, ((position, _, _), row) in enumerate(described, start=1):
+            if isinstance(row, ImageError):
+                raise row
+            rows[position] = row
+            if progress:
+                progress(done, len(paths))
+        return rows
+
+    def load(self, path: str | os.PathLike[str], *, box: Box | None = None) -> Picture:
+        """Reads and decodes one file as the recipe asks.
+
+        Raises:
+            ImageError: a file that cannot be described.
+        """
+        return decode(read_bytes(path), path, size_px=self.recipe.size_px or None, box=box)
+
+    def stream(
+        self, items: Iterable[Item], load: Callable[[Item], Picture | None]
+    ) -> Iterator[tuple[Item, Row | ImageError | None]]:
+        """Describes an endless supply: loads ahead in threads, batches by size, yields as rows come.
+
+        Args:
+            items: whatever identifies a picture to the caller; taken only as they are needed.
+            load: from an item to its picture, called in another thread; None to leave the item undescribed.
+
+        Yields:
+            Each item once, in no particular order, with its row, or the ImageError that ``load`` raised, or
+            the None that it returned.
+        """
+        waiting: OrderedDict[tuple[int, int], list[tuple[Item, Picture]]] = OrderedDict()
+        for item, picture in _loaded_ahead(items, load):
+            if picture is None or isinstance(picture, ImageError):
+                yield item, picture
+                continue
+            height, width = picture.pixels.shape[:2]
+            group = waiting.setdefault((height, width), [])
+            group.append((item, picture))
+            if len(group) == self.batch_size:
+                yield from self._described(waiting.pop((height, width)))
+            elif sum(map(len, waiting.values())) >= 4 * self.batch_size:
+                yield from self._described(waiting.popitem(last=False)[1])
+        for group in waiting.values():
+            yield from self._described(group)
+
+    def describe_pixels(self, pixels: UInt8[np.ndarray, "b h w 3"]) -> Float[np.ndarray, "b dim"]:
+        """Rows of decoded RGB pictures of one size, unit length, float32."""
+        with torch.inference_mode():
+            x = self._network_input(pixels)
+            total = sum(ops.unit_rows(self._pooled(_rescaled(x, scale))) for scale in self.recipe.scales)
+            assert isinstance(total, Tensor)
+            rows: np.ndarray = ops.unit_rows(total).cpu().numpy()
+        return rows
+
+    def map_of(self, pixels: UInt8[np.ndarray, "h w 3"]) -> Float[Tensor, "1 d h w"]:
+        """The feature map of one decoded picture, after the prior, at the recipe's first scale."""
+        with torch.inference_mode():
+            return self._map(_rescaled(self._network_input(pixels[None]), self.recipe.scales[0]))
+
+    def _described(self, group: list[tuple[Item, Picture]]) -> Iterator[tuple[Item, Row]]:
+        rows = self.describe_pixels(np.stack([picture.pixels for _, picture in group]))
+        for (item, _), row in zip(group, rows, strict=True):
+            yield item, row
+
+    def _network_input(self, pixels: np.ndarray) -> Tensor:
+        x = torch.from_numpy(np.ascontiguousarray(pixels)).to(self.device).float()
+        # (b, h, w, 3) with its axes exchanged already lies in memory as channels_last wants it.
+        return ((x - self._mean) / self._std).permute(0, 3, 1, 2)
+
+    def _map(self, x: Tensor) -> Tensor:
+        least = self.backbone_record.min_side_px
+        missing = [max(least - side, 0) for side in x.shape[2:]]
+        if any(missing):
+            x = functional.pad(x, (0, missing[1], 0, missing[0]), mode="replicate")
+        a: Tensor = self._loaded.trunk(x, self.recipe.tap).contiguous()
+        return PRIORS[self.recipe.prior](a, self.recipe)
+
+    def _pooled(self, x: Tensor) -> Tensor:
+        return POOLINGS[self.recipe.pooling](self._map(x), self.recipe)
+
+
+def _rescaled(x: Tensor, scale: float) -> Tensor:
+    if scale == 1:
+        return x
+    size = [max(1, round(side * scale)) for side in x.shape[2:]]
+    return functional.interpolate(x, size=size, mode="bilinear", align_corners=False)
+
+
+def _loaded_ahead(
+    items: Iterable[Item], load: Callable[[Item], Picture | None]
+) -> Iterator[tuple[Item, Picture | ImageError | None]]:
+    """Runs ``load`` a bounded number of items ahead, in threads; yields in order."""
+
+    def attempt(item: Item) -> Picture | ImageError | None:
+        try:
+            return load(item)
+        except ImageError as error:
+            return error
+
+    source = iter(items)
+    pool = ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1), thread_name_prefix="coocnet-load")
+    try:
+        ahead: deque[tuple[Item, Future[Picture | ImageError | None]]] = deque(
+            (item, pool.submit(attempt, item)) for item in islice(source, _LOAD_AHEAD)
+        )
+        while ahead:
+            item, future = ahead.popleft()
+            yield item, future.result()
+            ahead.extend((following, pool.submit(attempt, following)) for following in islice(source, 1))
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)

@@ -1,0 +1,103 @@
+"""Every error coocnet raises on purpose, on one screen.
+
+::
+
+    CoocnetError
+    ├── InputError            an argument that cannot be used (also a ValueError)
+    ├── ImageError            one picture that cannot be described: .path, .reason
+    ├── RecipeError           a recipe that does not parse or names what does not exist
+    ├── WhiteningError        a whitening that cannot be fitted, or belongs to another recipe
+    ├── FetchError            a download that failed on every mirror
+    ├── WeightsError
+    │   ├── WeightsMissingError    not on this machine: the message says which file, from where, where to
+    │   └── WeightsMismatchError   a file that is not what its name or the network says
+    └── IndexFileError
+        ├── ForeignIndexError      not an index of ours, or a damaged one
+        ├── NewerIndexError        written by a newer coocnet
+        ├── RecipeMismatchError    rows of another recipe or of other weights
+        ├── IndexBusyError         another process is synchronising it
+        └── IndexStorageError      the disk is full, read-only or failing; what was stored is intact
+
+A message quotes what was given and says what to do.
+"""
+
+from __future__ import annotations
+
+import os
+
+
+class CoocnetError(Exception):
+    """Base of every error raised on purpose."""
+
+
+class InputError(CoocnetError, ValueError):
+    """An argument that cannot be used."""
+
+
+class ImageError(CoocnetError):
+    """One picture that cannot be described.
+
+    Attributes:
+        path: the file.
+        reason: a few words without the path, fit for counting ("empty file", "not a picture").
+        unread: the file's bytes could not be had, so nothing is known about what it holds.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], reason: str, *, unread: bool = False) -> None:
+        self.path = os.fspath(path)
+        self.reason = reason
+        self.unread = unread
+        super().__init__(f"{printable(self.path)}: {reason}")
+
+
+class RecipeError(CoocnetError):
+    """A recipe that does not parse or names what does not exist."""
+
+
+class WhiteningError(CoocnetError):
+    """A whitening that cannot be fitted, or belongs to another recipe."""
+
+
+class FetchError(CoocnetError):
+    """A download that failed on every mirror."""
+
+
+class WeightsError(CoocnetError):
+    """Base of the errors about a network's weights."""
+
+
+class WeightsMissingError(WeightsError):
+    """The weights are not on this machine and cannot be downloaded now."""
+
+
+class WeightsMismatchError(WeightsError):
+    """A weights file that is not what its name or the network says."""
+
+
+class IndexFileError(CoocnetError):
+    """Base of the errors about an index on disk."""
+
+
+class ForeignIndexError(IndexFileError):
+    """Not an index of ours, or a damaged one."""
+
+
+class NewerIndexError(IndexFileError):
+    """The index was written by a newer coocnet."""
+
+
+class RecipeMismatchError(IndexFileError):
+    """The index holds rows of another recipe or of other weights."""
+
+
+class IndexBusyError(IndexFileError):
+    """Another process is synchronising the index."""
+
+
+class IndexStorageError(IndexFileError):
+    """The disk is full, read-only or failing."""
+
+
+def printable(path: str | os.PathLike[str]) -> str:
+    """The path as text that every terminal and file can take, whatever bytes its name holds."""
+    return os.fspath(path).encode("utf-8", "backslashreplace").decode("utf-8")

@@ -1,0 +1,6 @@
+"""The index: a folder that remembers the rows of a collection, keeps up with it, and is searched."""
+
+from coocnet.index.local import Hit, IndexInfo, LocalIndex, open_index
+from coocnet.index.sync import SyncProgress, SyncReport
+
+__all__ = ["Hit", "IndexInfo", "LocalIndex", "SyncProgress", "SyncReport", "open_index"]

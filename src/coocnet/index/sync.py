@@ -1,0 +1,240 @@
+"""Bringing an index up to date with a folder.
+
+What is done is stored as it is done, in transactions of about half a second, so an interruption at any moment
+costs at most that much; the next run finds by stamp and by content what is already there.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Protocol, TypeAlias
+
+import numpy as np
+from filelock import FileLock, Timeout
+
+from coocnet.data.images import Picture, content_digest, decode, read_bytes
+from coocnet.data.walk import FileStamp, FoundFile, Walk, walk
+from coocnet.errors import ImageError, IndexBusyError, IndexStorageError, InputError, printable
+from coocnet.index.store import LOCK_NAME, Described, Store
+
+_STORE_EVERY_S = 0.5
+
+
+class RowSource(Protocol):
+    """What a sync needs of a :class:`~coocnet.describe.Describer`."""
+
+    @property
+    def dim(self) -> int: ...  # noqa: D102
+    @property
+    def weights_sha256(self) -> str: ...  # noqa: D102
+    def stream(  # noqa: D102
+        self, items: Iterator[Job], load: Callable[[Job], Picture | None]
+    ) -> Iterator[tuple[Job, np.ndarray | ImageError | None]]: ...
+
+
+@dataclass
+class SyncProgress:
+    """Where a sync stands: files that needed a look so far, and in all."""
+
+    done: int
+    total: int
+
+
+@dataclass
+class SyncReport:
+    """What a sync did.
+
+    Attributes:
+        added: new pictures described.
+        updated: pictures whose content changed.
+        recognised: new names of known content, renamed or copied, not described again.
+        unchanged: pictures left as they were.
+        dropped: pictures whose files are gone.
+        skipped: files left out, each with its reason.
+        described: rows computed.
+        time_s: how long it took.
+    """
+
+    added: int = 0
+    updated: int = 0
+    recognised: int = 0
+    unchanged: int = 0
+    dropped: int = 0
+    described: int = 0
+    skipped: list[ImageError] = field(default_factory=list)
+    time_s: float = 0.0
+
+
+@dataclass
+class Job:
+    """A file on its way into the index."""
+
+    file: FoundFile
+    is_new: bool
+    digest: bytes = b""
+
+
+Outcome: TypeAlias = "np.ndarray | ImageError | None"
+
+
+def synchronise(
+    store: Store,
+    folder: str | os.PathLike[str],
+    describer: Callable[[], RowSource],
+    *,
+    verify_content: bool,
+    allow_empty: bool,
+    progress: Callable[[SyncProgress], None] | None,
+) -> SyncReport:
+    """See :meth:`coocnet.index.LocalIndex.sync`."""
+    started = time.monotonic()
+    with _sole_writer(store):
+        found = walk(folder)
+        stored = store.pictures_below(found.root)
+        _refuse_vanished(found, stored, allow_empty)
+        run = _Run(store, set(stored), store.digests(), progress)
+        todo = [
+            Job(file, is_new=file.path not in stored)
+            for file in found.files
+            if verify_content or stored.get(file.path) != file.stamp
+        ]
+        run.report.unchanged = len(found.files) - len(todo)
+        run.report.skipped += [*found.skipped, *found.unread_folders]
+        if todo:
+            run.describe(todo, describer)
+        run.drop_gone(found)
+        reasons = {error.path: error.reason for error in run.report.skipped}
+        store.replace_skipped(found.root, reasons)
+    run.report.time_s = time.monotonic() - started
+    return run.report
+
+
+class _Run:
+    """One sync in progress."""
+
+    def __init__(
+        self,
+        store: Store,
+        stored_paths: set[str],
+        digests: set[bytes],
+        progress: Callable[[SyncProgress], None] | None,
+    ) -> None:
+        self.store = store
+        self.stored_paths = stored_paths
+        self.known = digests
+        self.progress = progress
+        self.report = SyncReport()
+        self.unusable: set[str] = set()
+        self._finished: list[Described] = []
+        self._copies: list[Job] = []
+        self._in_flight: set[bytes] = set()
+        self._guard = threading.Lock()
+        self._stored_at = time.monotonic()
+
+    def describe(self, todo: list[Job], describer: Callable[[], RowSource]) -> None:
+        """Stores every file of ``todo`` that can be described, the new content described."""
+        source = describer()
+        self.store.bind_weights(source.weights_sha256, source.dim)
+        size_px = self.store.recipe.size_px or None
+        done = 0
+        try:
+            for job, outcome in source.stream(iter(todo), lambda job: self._load(job, size_px)):
+                self._take(job, outcome)
+                done += 1
+                if self.progress:
+                    self.progress(SyncProgress(done, len(todo)))
+                if time.monotonic() - self._stored_at >= _STORE_EVERY_S:
+                    self._flush()
+        finally:
+            self._flush()
+        for job in self._copies:
+            self._take_copy(job)
+        self._flush()
+
+    def drop_gone(self, found: Walk) -> None:
+        """Forgets pictures whose files are gone or no longer pictures; keeps what merely could not be looked at."""
+        present = {file.path for file in found.files} | {error.path for error in found.skipped if error.unread}
+        unknown = tuple(os.path.join(error.path, "") for error in found.unread_folders)
+        gone = [path for path in self.stored_paths - present if not (unknown and path.startswith(unknown))]
+        self.store.drop([*gone, *self.unusable])
+        self.report.dropped = len(gone) + len(self.unusable)
+
+    def _load(self, job: Job, size_px: int | None) -> Picture | None:
+        """Reads a file once for both its digest and its pixels; None where the content needs no description."""
+        content = read_bytes(job.file.path)
+        job.digest = content_digest(content)
+        with self._guard:
+            if job.digest in self.known or job.digest in self._in_flight:
+                return None
+            self._in_flight.add(job.digest)
+        return decode(content, job.file.path, size_px=size_px)
+
+    def _take(self, job: Job, outcome: Outcome) -> None:
+        if isinstance(outcome, ImageError):
+            self._skip(job, outcome)
+        elif outcome is None and job.digest not in self.known:
+            self._copies.append(job)  # its first copy is still on the way, or will turn out damaged
+        else:
+            self._finish(job, outcome)
+
+    def _take_copy(self, job: Job) -> None:
+        if job.digest in self.known:
+            self._finish(job, None)
+        else:
+            self._skip(job, ImageError(job.file.path, "same content as another file that was skipped"))
+
+    def _finish(self, job: Job, row: np.ndarray | None) -> None:
+        if row is not None:
+            self.known.add(job.digest)
+            self.report.described += 1
+        if not job.is_new:
+            self.report.updated += 1
+        elif row is not None:
+            self.report.added += 1
+        else:
+            self.report.recognised += 1
+        self._finished.append(Described(job.file.path, job.file.stamp, job.digest, row))
+
+    def _skip(self, job: Job, error: ImageError) -> None:
+        self.report.skipped.append(error)
+        if job.file.path in self.stored_paths and not error.unread:
+            self.unusable.add(job.file.path)
+
+    def _flush(self) -> None:
+        if self._finished:
+            finished, self._finished = self._finished, []
+            self.store.put(finished)
+        self._stored_at = time.monotonic()
+
+
+def _refuse_vanished(found: Walk, stored: dict[str, FileStamp], allow_empty: bool) -> None:
+    if found.files or not stored or allow_empty:
+        return
+    raise InputError(
+        f"{printable(found.root)} holds no pictures now, but the index has {len(stored)} from there. "
+        "Is a disk not mounted? Nothing was dropped; allow an empty folder (--allow-empty) to drop them."
+    )
+
+
+@contextmanager
+def _sole_writer(store: Store) -> Iterator[None]:
+    """Holds the index against a second sync; the system releases it however this process ends."""
+    lock = FileLock(store.location / LOCK_NAME, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise IndexBusyError(
+            f"{printable(store.location)} is being synchronised by another process; "
+            "searching is possible meanwhile, a second sync when it has finished."
+        ) from error
+    except OSError as error:
+        raise IndexStorageError(f"{printable(store.location)} cannot be written: {error}") from error
+    try:
+        yield
+    finally:
+        lock.release()

@@ -1,0 +1,213 @@
+"""The co-occurrence tensor of a feature map: direct in closed form, and with a dense filter.
+
+Source: Forcén, Pagola, Barrenechea, Bustince, "Co-occurrence of deep convolutional features for image
+search" (2020, arXiv:2003.13827), section 3. Equation numbers below are the paper's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+from torch.nn import functional
+
+from coocnet.errors import InputError
+from coocnet.ops.precision import in_float32
+
+
+@dataclass(frozen=True)
+class Quantile:
+    """A threshold at the ``q``-quantile of one image's activations, 0 ≤ q ≤ 1."""
+
+    q: float
+
+
+Threshold = Literal["mean"] | float | Quantile
+
+
+@in_float32
+def activation_mask(a: Float[Tensor, "b d h w"], threshold: Threshold = "mean") -> Float[Tensor, "b d h w"]:
+    r"""Which activations count as active: ρ = 1 where a > t, 0 elsewhere (eq. 7).
+
+    The threshold t belongs to each image alone, so an image's mask never depends on its batch. (The
+    authors' published code takes one mean over the batch; the two agree at batch size one.)
+
+    Args:
+        a: feature map, any float dtype.
+        threshold: ``"mean"`` for the mean of all entries of the image, as in the paper; a number for a
+            fixed t; a :class:`Quantile` for the entry of that rank, nearest, no interpolation.
+
+    Returns:
+        ρ as 0 and 1 in the dtype of ``a``; carries no gradient. A constant map has no active entry under
+        ``"mean"``: the comparison is strict, and the mean is computed so that rounding cannot break it.
+
+    Raises:
+        InputError: an unknown threshold, or a quantile outside 0..1.
+
+    Example:
+        >>> activation_mask(torch.tensor([[[[0.0, 3.0]], [[1.0, 0.0]]]]))
+        tensor([[[[0., 1.]],
+        <BLANKLINE>
+                 [[0., 0.]]]])
+    """
+    values = a.detach()
+    # gt into floats at once: a bool mask and its conversion cost several times the comparison.
+    return torch.gt(values, _per_image_threshold(values, threshold), out=torch.empty_like(values))
+
+
+def _per_image_threshold(a: Tensor, threshold: Threshold) -> Tensor:
+    """The threshold t as (b, 1, 1, 1), rounded so that a > t in this dtype decides as in exact arithmetic."""
+    images = a.shape[0]
+    if threshold == "mean":
+        if a.dtype == torch.float64 or a.device.type == "mps":
+            t = a.mean(dim=(1, 2, 3))
+            low, high = a.flatten(1).aminmax(dim=1)
+            t = t.clamp(low, high)
+        else:
+            exact = a.mean(dim=(1, 2, 3), dtype=torch.float64)
+            t = exact.to(a.dtype)
+            below = torch.nextafter(t, t.new_tensor(-torch.inf))
+            t = torch.where(t.double() > exact, below, t)
+    elif isinstance(threshold, Quantile):
+        if not 0 <= threshold.q <= 1:
+            raise InputError(f"a quantile lies between 0 and 1, got {threshold.q}")
+        count = a[0].numel()
+        rank = max(1, min(count, round(threshold.q * (count - 1)) + 1))
+        t = a.flatten(1).kthvalue(rank, dim=1).values
+    elif isinstance(threshold, int | float):
+        t = a.new_full((images,), float(threshold))
+    else:
+        raise InputError(f"threshold is 'mean', a number or a Quantile, got {threshold!r}")
+    return t.view(images, 1, 1, 1)
+
+
+@in_float32
+def window_sum(x: Float[Tensor, "b d h w"], radius_cells: int) -> Float[Tensor, "b d h w"]:
+    """Sum over the (2r+1)×(2r+1) window around every cell; cells outside the map count as 0.
+
+    Two products with banded matrices of ones, one per axis. Any map size down to 1×1, any r ≥ 0.
+
+    Raises:
+        InputError: ``radius_cells`` is negative.
+    """
+    return _banded(x, radius_cells, scale=1.0)
+
+
+def _banded(x: Tensor, radius_cells: int, scale: float) -> Tensor:
+    if radius_cells < 0:
+        raise InputError(f"radius_cells is 0 or more, got {radius_cells}")
+    h, w = x.shape[2:]
+    across = _band(w, radius_cells, x)
+    down = _band(h, radius_cells, x) * scale
+    return down @ (x.reshape(-1, w) @ across).view(x.shape)
+
+
+def _band(n: int, radius_cells: int, like: Tensor) -> Tensor:
+    i = torch.arange(n, device=like.device)
+    return ((i[:, None] - i[None, :]).abs() <= radius_cells).to(like.dtype)
+
+
+@in_float32
+def direct_cooccurrence(
+    a: Float[Tensor, "b d h w"],
+    *,
+    radius_cells: int,
+    mask: Float[Tensor, "b d h w"] | Bool[Tensor, "b d h w"] | None = None,
+    window_mean: bool = False,
+) -> Float[Tensor, "b d h w"]:
+    r"""Sum of the *other* channels' active values in a window, per cell and channel (eqs. 2, 3, 5-7).
+
+    Equals the paper's dense filter of ones off the diagonal without ever building it. With X = a·ρ and
+    box the (2r+1)² window sum, zero outside the map:
+
+        CT_k = ρ_k · box(Σ_w X_w − X_k) / (D − 1)
+
+    The own channel is excluded exactly, at every cell of the window; the authors' code keeps 1e-10 there.
+
+    Args:
+        a: feature map, any float dtype, d ≥ 2.
+        radius_cells: r in cells of the map, ≥ 0, may exceed the map. The paper uses 4.
+        mask: ρ, as made by :func:`activation_mask`; None for the paper's threshold, the image's mean.
+        window_mean: divide by (2r+1)² as the authors' code does; a constant that an L2 norm removes.
+
+    Returns:
+        CT, same shape, dtype and device as ``a``; ≥ 0 where ``a`` is; exactly 0 where ρ is.
+
+    Raises:
+        InputError: d < 2 or ``radius_cells`` < 0.
+
+    Cost: two banded products, linear in d; the dense filter needs d·(2r+1)² times the channels.
+
+    Example:
+        >>> a = torch.ones(1, 2, 3, 3)
+        >>> direct_cooccurrence(a, radius_cells=1, mask=a)[0, 0]
+        tensor([[4., 6., 4.],
+                [6., 9., 6.],
+                [4., 6., 4.]])
+    """
+    _need_channels(a)
+    rho = activation_mask(a) if mask is None else mask
+    x = a * rho
+    # Subtracting before the window sum, not after, leaves exactly 0 where no other channel fires.
+    others = x.sum(1, keepdim=True) - x
+    scale = 1 / (a.shape[1] - 1)
+    if window_mean:
+        scale /= (2 * radius_cells + 1) ** 2
+    return _banded(others, radius_cells, scale) * rho
+
+
+@in_float32
+def filtered_cooccurrence(
+    a: Float[Tensor, "b d h w"],
+    weight: Float[Tensor, "d d s s"],
+    *,
+    mask: Float[Tensor, "b d h w"] | Bool[Tensor, "b d h w"] | None = None,
+) -> Float[Tensor, "b d h w"]:
+    r"""Co-occurrence tensor with a dense filter (eq. 6): CT = ρ · conv2d(a·ρ, F) / (D − 1).
+
+    Args:
+        a: feature map, any float dtype, d ≥ 2.
+        weight: F, (d, d, s, s) with s odd; F[k, w] weighs channel w around channel k.
+        mask: ρ; None for the image's mean.
+
+    Returns:
+        CT, same shape and dtype as ``a``.
+
+    Raises:
+        InputError: d < 2, or a filter whose shape is not (d, d, s, s) with s odd.
+
+    Cost: d²·s² multiply-adds per cell: use :func:`direct_cooccurrence` for the direct filter.
+    """
+    _need_channels(a)
+    d, s = a.shape[1], weight.shape[-1]
+    if tuple(weight.shape) != (d, d, s, s) or s % 2 == 0:
+        raise InputError(f"for {d} channels the filter is ({d}, {d}, s, s) with s odd, got {tuple(weight.shape)}")
+    rho = activation_mask(a) if mask is None else mask
+    return functional.conv2d(a * rho, weight, padding=s // 2) / (d - 1) * rho
+
+
+def direct_filter(
+    channels: int,
+    *,
+    radius_cells: int,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | None = None,
+) -> Float[Tensor, "d d s s"]:
+    """The dense filter of the direct co-occurrence: 1 between different channels, 0 on the diagonal.
+
+    (Eq. 5 as printed has the two cases exchanged; the text and algorithm 1 say which is meant.)
+    At 512 channels and r = 4 it holds 21 million weights; at 2048, 340 million.
+    """
+    if channels < 2 or radius_cells < 0:
+        raise InputError(f"channels is at least 2 and radius_cells 0 or more, got {channels} and {radius_cells}")
+    s = 2 * radius_cells + 1
+    off_diagonal = 1 - torch.eye(channels, dtype=dtype, device=device)
+    return off_diagonal[:, :, None, None].expand(channels, channels, s, s).contiguous()
+
+
+def _need_channels(a: Tensor) -> None:
+    if a.shape[1] < 2:
+        raise InputError(f"co-occurrence needs at least 2 channels, got a map of shape {tuple(a.shape)}")

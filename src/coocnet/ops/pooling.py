@@ -1,0 +1,204 @@
+"""Poolings: a feature map (b, d, h, w) to one row (b, d) per image, before any normalisation.
+
+Each is defined on every map: all zero, constant, one cell, one active channel. Where nothing counts, the
+row is zero; there is no NaN, and gradients are finite.
+
+Sources: Forcén et al. 2020 (SCT, ChCO, ChCO-SCT; equation numbers are that paper's), Kalantidis et al.
+2016 (uCroW, CroW), Babenko and Lempitsky 2015 (SPoC), Tolias et al. 2016 (MAC, R-MAC), Radenović et al.
+2018 (GeM).
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from coocnet.errors import InputError
+from coocnet.ops.precision import in_float32
+from coocnet.ops.priors import centre_prior
+
+
+@in_float32
+def unit_rows(rows: Float[Tensor, "n dim"]) -> Float[Tensor, "n dim"]:
+    """Rows scaled to unit L2 norm; a zero row stays zero. Safe for the smallest and largest floats."""
+    largest = rows.detach().abs().amax(1, keepdim=True)
+    scaled = rows / torch.where(largest > 0, largest, 1)
+    norm = scaled.square().sum(1, keepdim=True)
+    return scaled * torch.where(norm > 0, norm, 1).rsqrt()
+
+
+@in_float32
+def ucrow(a: Float[Tensor, "b d h w"]) -> Float[Tensor, "b d"]:
+    """Mean over the cells: aggregation without any weight (Kalantidis et al. call it uCroW)."""
+    return a.mean(dim=(2, 3))
+
+
+@in_float32
+def spoc(a: Float[Tensor, "b d h w"]) -> Float[Tensor, "b d"]:
+    """Sum over the cells under the Gaussian centre prior (SPoC)."""
+    prior = centre_prior(a.shape[2], a.shape[3], like=a)
+    return (a * prior).sum(dim=(2, 3))
+
+
+@in_float32
+def mac(a: Float[Tensor, "b d h w"]) -> Float[Tensor, "b d"]:
+    """Maximum over the cells (MAC)."""
+    return a.amax(dim=(2, 3))
+
+
+@in_float32
+def gem(a: Float[Tensor, "b d h w"], *, power: float | Tensor) -> Float[Tensor, "b d"]:
+    """Generalised mean over the cells (GeM): (mean a^p)^(1/p), of activations clamped at 0 from below.
+
+    Args:
+        a: feature map.
+        power: p > 0, a number or a learned tensor; 1 is the mean, large p tends to the maximum. The
+            authors use 3.
+
+    Raises:
+        InputError: p is not positive.
+    """
+    if float(power) <= 0:
+        raise InputError(f"the power of GeM is positive, got {float(power)}")
+    positive = a.clamp(min=0)
+    # Dividing by each channel's maximum keeps a^p within the floats for any p.
+    top = positive.detach().amax(dim=(2, 3), keepdim=True)
+    top = torch.where(top > 0, top, 1)
+    mean = _power(positive / top, power).mean(dim=(2, 3))
+    return _power(mean, 1 / power) * top[:, :, 0, 0]
+
+
+@in_float32
+def rmac(a: Float[Tensor, "b d h w"], *, levels: int = 3) -> Float[Tensor, "b d"]:
+    """Regional MAC: the maxima of overlapping square regions, each L2-normalised, summed (R-MAC).
+
+    At level l the regions have side 2·min(h, w)/(l+1); their number along the longer side is the one whose
+    overlap is closest to 40 %. The whitening of regions of the original is left to the whitening after pooling.
+
+    Args:
+        a: feature map.
+        levels: scales of regions, ≥ 1. The paper of R-MAC uses 3.
+
+    Raises:
+        InputError: ``levels`` is below 1.
+    """
+    if levels < 1:
+        raise InputError(f"R-MAC has at least one level, got {levels}")
+    row = torch.zeros(a.shape[:2], dtype=a.dtype, device=a.device)
+    for top, left, side in _rmac_regions(a.shape[2], a.shape[3], levels):
+        row = row + unit_rows(a[:, :, top : top + side, left : left + side].amax(dim=(2, 3)))
+    return row
+
+
+def _rmac_regions(height: int, width: int, levels: int) -> list[tuple[int, int, int]]:
+    """(top, left, side) of each region, in cells."""
+    short, long = min(height, width), max(height, width)
+    extra = 0
+    if long > short:
+        # With m regions of side `short` along the long side, neighbours overlap by 1 - (long-short)/((m-1)·short).
+        overlaps = [abs(1 - (long - short) / (m * short) - 0.4) for m in range(1, 7)]
+        extra = 1 + overlaps.index(min(overlaps))
+    regions = []
+    for level in range(1, levels + 1):
+        side = max(1, 2 * short // (level + 1))
+        down, across = (level + extra, level) if height > width else (level, level + extra)
+        for top in _spread(height - side, down):
+            regions += [(top, left, side) for left in _spread(width - side, across)]
+    return regions
+
+
+def _spread(room: int, count: int) -> list[int]:
+    """``count`` starts spread evenly over 0..room; one start stands in the middle."""
+    if count == 1:
+        return [room // 2]
+    return [room * i // (count - 1) for i in range(count)]
+
+
+@in_float32
+def crow(a: Float[Tensor, "b d h w"], *, a_norm: float = 2.0, b_root: float = 2.0) -> Float[Tensor, "b d"]:
+    r"""Cross-dimensional weighting (CroW): strong cells and rare channels count more.
+
+    α = (S / (Σ S^a)^(1/a))^(1/b) with S = Σ_k A_k, and β_k = log(Σ_l Q_l / Q_k) with Q_k the share of
+    cells in which channel k is above 0; a channel that never fires has weight 0.
+    """
+    alpha = _power_normalised(a.clamp(min=0).sum(1), a_norm, b_root)
+    share = (a.detach() > 0).to(a.dtype).mean(dim=(2, 3))
+    total = share.sum(1, keepdim=True)
+    beta = torch.where(share > 0, torch.log(total / torch.where(share > 0, share, 1)), 0)
+    return beta * _weighted_sum(a, alpha)
+
+
+@in_float32
+def sct_weights(ct: Float[Tensor, "b d h w"], *, a_norm: float = 2.0, b_root: float = 2.0) -> Float[Tensor, "b h w"]:
+    r"""Spatial co-occurrence weights (eqs. 9, 10): α = (S / (Σ S^a)^(1/a))^(1/b), S = Σ_k CT_k, a = b = 2."""
+    return _power_normalised(ct.sum(1), a_norm, b_root)
+
+
+@in_float32
+def chco_weights(ct: Float[Tensor, "b d h w"], *, epsilon: float) -> Float[Tensor, "b d"]:
+    r"""Channel co-occurrence weights (eqs. 4, 11): β_k = log(ΣV / (ε·ΣV + V_k)), V_k = Σ_ij CT_k.
+
+    The paper prints an ε without a value. Here it is relative to ΣV, so that scaling the map changes
+    nothing; a channel that never co-occurs has weight log(1/ε). Where nothing co-occurs, all weights are 0.
+
+    Args:
+        ct: co-occurrence tensor, ≥ 0.
+        epsilon: ε > 0, relative.
+
+    Raises:
+        InputError: ε is not positive.
+    """
+    if epsilon <= 0:
+        raise InputError(f"epsilon is positive, got {epsilon}")
+    v = ct.sum(dim=(2, 3))
+    total = v.sum(1, keepdim=True)
+    share = v / torch.where(total > 0, total, 1)
+    return torch.where(total > 0, -torch.log(epsilon + share), 0)
+
+
+@in_float32
+def sct(a: Float[Tensor, "b d h w"], ct: Float[Tensor, "b d h w"]) -> Float[Tensor, "b d"]:
+    """Pooling with the spatial co-occurrence weights alone: f_k = Σ_ij α_ij A_k(i, j)."""
+    return _weighted_sum(a, sct_weights(ct))
+
+
+@in_float32
+def chco(a: Float[Tensor, "b d h w"], ct: Float[Tensor, "b d h w"], *, epsilon: float) -> Float[Tensor, "b d"]:
+    """Pooling with the channel co-occurrence weights alone: f_k = β_k Σ_ij A_k(i, j)."""
+    return chco_weights(ct, epsilon=epsilon) * a.sum(dim=(2, 3))
+
+
+@in_float32
+def chco_sct(a: Float[Tensor, "b d h w"], ct: Float[Tensor, "b d h w"], *, epsilon: float) -> Float[Tensor, "b d"]:
+    """The paper's linear pooling (eq. 8): f_k = β_k Σ_ij α_ij A_k(i, j).
+
+    Args:
+        a: feature map, after any prior.
+        ct: its co-occurrence tensor, :func:`direct_cooccurrence` or one with a filter.
+        epsilon: see :func:`chco_weights`.
+    """
+    return chco_weights(ct, epsilon=epsilon) * sct(a, ct)
+
+
+def _weighted_sum(a: Tensor, alpha: Tensor) -> Tensor:
+    return torch.einsum("bdhw,bhw->bd", a, alpha)
+
+
+def _power_normalised(s: Tensor, a_norm: float, b_root: float) -> Tensor:
+    """(s / (Σ s^a)^(1/a))^(1/b) per image for s ≥ 0; zero where s is, with zero gradient there."""
+    top = s.detach().amax(dim=(1, 2), keepdim=True)
+    scaled = s / torch.where(top > 0, top, 1)
+    norm = _power(_power(scaled, a_norm).sum(dim=(1, 2), keepdim=True), 1 / a_norm)
+    return _power(scaled / torch.where(norm > 0, norm, 1), 1 / b_root)
+
+
+def _power(x: Tensor, exponent: float | Tensor) -> Tensor:
+    """x^exponent for x ≥ 0 with gradient 0, not infinity or NaN, where x is 0 or its power underflows."""
+    if isinstance(exponent, float | int) and exponent == 1:
+        return x
+    tiny = math.sqrt(torch.finfo(x.dtype).tiny)
+    usable = x > tiny
+    return torch.where(usable, torch.where(usable, x, 1) ** exponent, 0)

@@ -1,0 +1,32 @@
+"""Half-precision maps are computed in float32: their sums over thousands of entries need the bits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+from typing import ParamSpec
+
+import torch
+from torch import Tensor
+
+_HALF = (torch.float16, torch.bfloat16)
+P = ParamSpec("P")
+
+
+def in_float32(operator: Callable[P, Tensor]) -> Callable[P, Tensor]:
+    """Runs ``operator`` on float32 copies of half-precision tensors and returns the dtype of the first argument."""
+
+    @wraps(operator)
+    def wrapper(*args: P.args, **kwargs: P.kwargs) -> Tensor:
+        dtype = args[0].dtype if args and isinstance(args[0], Tensor) else None
+        if dtype not in _HALF:
+            return operator(*args, **kwargs)
+        wide_args = [_widened(value) for value in args]
+        wide_kwargs = {name: _widened(value) for name, value in kwargs.items()}
+        return operator(*wide_args, **wide_kwargs).to(dtype)  # type: ignore[arg-type]
+
+    return wrapper
+
+
+def _widened(value: object) -> object:
+    return value.float() if isinstance(value, Tensor) and value.dtype in _HALF else value

@@ -1,0 +1,61 @@
+"""Spatial priors: a weight per cell that multiplies the map before pooling (section 4.3.1 of the paper).
+
+They assume upright photographs that the photographer framed. Never compare a pooling that has one with a
+pooling that has none.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from coocnet.errors import InputError
+
+
+def centre_prior(height: int, width: int, *, like: Tensor | None = None) -> Float[Tensor, "h w"]:
+    r"""Gaussian around the centre of the map (SpCt; Babenko and Lempitsky 2015, the prior of SPoC).
+
+    w(i, j) = exp(−((i − H/2)² + (j − W/2)²) / (2 s²)), s = a third of the way from the centre to the
+    nearest edge, with i and j at the middle of their cells, so that a mirrored map has a mirrored prior.
+
+    Args:
+        height: H, rows of the map, ≥ 1.
+        width: W, columns of the map, ≥ 1.
+        like: a tensor that lends its dtype and device.
+
+    Raises:
+        InputError: a side below 1.
+    """
+    i, j = _cell_middles(height, like), _cell_middles(width, like)
+    s = min(height, width) / 2 / 3
+    squares = (i[:, None] - height / 2) ** 2 + (j[None, :] - width / 2) ** 2
+    return torch.exp(-squares / (2 * s * s))
+
+
+def top_down_prior(height: int, width: int, *, floor: float, like: Tensor | None = None) -> Float[Tensor, "h w"]:
+    """Falls linearly from 1 at the top row to ``floor`` at the bottom row (SpTD).
+
+    The paper gives no formula; this one is ours. A map of one row has weight 1.
+
+    Args:
+        height: rows of the map, ≥ 1.
+        width: columns of the map, ≥ 1.
+        floor: weight of the bottom row, 0 ≤ floor ≤ 1.
+        like: a tensor that lends its dtype and device.
+
+    Raises:
+        InputError: a side below 1, or a floor outside 0..1.
+    """
+    if not 0 <= floor <= 1:
+        raise InputError(f"floor lies between 0 and 1, got {floor}")
+    depth = (_cell_middles(height, like) - 0.5) / max(height - 1, 1)
+    _cell_middles(width, like)
+    return (1 - (1 - floor) * depth)[:, None].expand(height, width)
+
+
+def _cell_middles(n: int, like: Tensor | None) -> Tensor:
+    if n < 1:
+        raise InputError(f"a map has at least one row and one column, got a side of {n}")
+    dtype, device = (like.dtype, like.device) if like is not None else (torch.float32, None)
+    return torch.arange(n, dtype=dtype, device=device) + 0.5

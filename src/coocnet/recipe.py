@@ -1,0 +1,257 @@
+"""The recipe: everything that decides a descriptor, and the only home of its defaults."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import tomli_w
+
+from coocnet.errors import RecipeError, printable
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+T = TypeVar("T")
+
+REVISION = 1
+"""Raised whenever the same recipe starts to give other numbers, so that old rows are recognised as old."""
+
+POOLINGS = ("ucrow", "spoc", "mac", "rmac", "gem", "crow", "sct", "chco", "chco-sct")
+PRIORS = ("none", "centre", "top-down")
+WHITENINGS = ("none", "pca")
+
+
+@dataclass(frozen=True)
+class Cooccurrence:
+    """How the co-occurrence tensor is made.
+
+    Attributes:
+        radius_cells: r; the window is (2r+1)² cells. The paper's 4.
+        threshold: "mean" of the image's map as in the paper, or a number.
+        quantile: a quantile of the image's map instead of ``threshold``; None to use ``threshold``.
+        epsilon: ε of the channel weights, relative to the sum over channels; the paper gives none.
+    """
+
+    radius_cells: int = 4
+    threshold: Literal["mean"] | float = "mean"
+    quantile: float | None = None
+    epsilon: float = 1e-3
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A descriptor, described. Frozen; read from and written to TOML; its fingerprint marks every file made with it.
+
+    Attributes:
+        name: for people; takes no part in the fingerprint.
+        backbone: a name in ``BACKBONES``.
+        weights: one of the backbone's weights by name, or the path of a file; empty for its first.
+        tap: the layer whose map is pooled; ``coocnet weights`` lists those of each backbone.
+        size_px: limit of the longer side; 0 for none. Pictures are never enlarged.
+        scales: factors at which a picture is described; the unit rows are averaged.
+        pooling: one of ``POOLINGS``.
+        prior: one of ``PRIORS``; multiplies the map before everything else.
+        prior_floor: weight of the bottom row under the top-down prior.
+        gem_power: p of GeM.
+        rmac_levels: scales of regions of R-MAC.
+        cooccurrence: see :class:`Cooccurrence`.
+        whitening: "pca", a layer above the stored rows that an index learns or is given, or "none".
+        dim: dimensions kept by the whitening, at most; 0 for as many as there are.
+    """
+
+    name: str = "default"
+    backbone: str = "resnet101v2"
+    weights: str = ""
+    tap: str = "block3"
+    size_px: int = 512
+    scales: tuple[float, ...] = (1.0,)
+    pooling: str = "chco-sct"
+    prior: str = "none"
+    prior_floor: float = 0.5
+    gem_power: float = 3.0
+    rmac_levels: int = 3
+    cooccurrence: Cooccurrence = field(default_factory=Cooccurrence)
+    whitening: str = "pca"
+    dim: int = 512
+
+    def __post_init__(self) -> None:
+        """Refuses what cannot be described, with the field and its value."""
+        _check_kinds(self)
+        _choice("pooling", self.pooling, POOLINGS)
+        _choice("prior", self.prior, PRIORS)
+        _choice("whitening", self.whitening, WHITENINGS)
+        c = self.cooccurrence
+        _require(self.size_px >= 0, "size_px", self.size_px, "0 or more")
+        _require(bool(self.scales) and all(0 < s <= 4 for s in self.scales), "scales", self.scales, "in (0, 4]")
+        _require(0 <= self.prior_floor <= 1, "prior_floor", self.prior_floor, "between 0 and 1")
+        _require(self.gem_power > 0, "gem_power", self.gem_power, "positive")
+        _require(self.rmac_levels >= 1, "rmac_levels", self.rmac_levels, "at least 1")
+        _require(self.dim >= 0, "dim", self.dim, "0 or more")
+        _require(c.radius_cells >= 0, "cooccurrence.radius_cells", c.radius_cells, "0 or more")
+        _require(c.epsilon > 0, "cooccurrence.epsilon", c.epsilon, "positive")
+        _require(c.quantile is None or 0 <= c.quantile <= 1, "cooccurrence.quantile", c.quantile, "in 0..1")
+
+    @classmethod
+    def preset(cls, name: str) -> Recipe:
+        """A named recipe of :data:`PRESETS`.
+
+        Raises:
+            RecipeError: no such preset; the message lists them.
+        """
+        if name not in PRESETS:
+            raise RecipeError(f"no recipe is called {name!r}; there are {', '.join(PRESETS)}, or give a TOML file")
+        return PRESETS[name]
+
+    @classmethod
+    def load(cls, source: str | os.PathLike[str]) -> Recipe:
+        """A preset by name, or a TOML file by path.
+
+        Raises:
+            RecipeError: neither, or a file that does not parse.
+        """
+        text = os.fspath(source)
+        if text in PRESETS:
+            return PRESETS[text]
+        path = Path(text).expanduser()
+        if not path.is_file():
+            return cls.preset(text)
+        try:
+            return cls.from_toml(path.read_text(encoding="utf-8"))
+        except (RecipeError, OSError, UnicodeDecodeError) as error:
+            raise RecipeError(f"{printable(path)}: {error}") from error
+
+    @classmethod
+    def from_toml(cls, text: str) -> Recipe:
+        """The recipe that ``text`` spells; fields left out have their defaults.
+
+        Raises:
+            RecipeError: not TOML, an unknown field, or a value that cannot be.
+        """
+        try:
+            content = tomllib.loads(text)
+        except tomllib.TOMLDecodeError as error:
+            raise RecipeError(f"not TOML: {error}") from error
+        table = content.pop("cooccurrence", {})
+        if not isinstance(table, dict):
+            raise RecipeError(f"cooccurrence is a table, got {table!r}")
+        if isinstance(content.get("scales"), list):
+            content["scales"] = tuple(content["scales"])
+        return _construct(Recipe, {**content, "cooccurrence": _construct(Cooccurrence, table)})
+
+    def to_toml(self) -> str:
+        """The whole recipe as TOML; :meth:`from_toml` gives an equal one back."""
+        table = dataclasses.asdict(self)
+        table["scales"] = list(self.scales)
+        table["cooccurrence"] = {k: v for k, v in table["cooccurrence"].items() if v is not None}
+        return tomli_w.dumps(table)
+
+    def replace(self, **changes: Any) -> Recipe:
+        """A copy with some fields changed; ``dim=128``, ``cooccurrence=Cooccurrence(radius_cells=2)``."""
+        return dataclasses.replace(self, **changes)
+
+    def row_table(self) -> dict[str, object]:
+        """The fields that decide a stored row: all but the name and what is layered above the rows.
+
+        Fields that this recipe's pooling and prior do not read are left out: they change nothing.
+        """
+        table: dict[str, object] = {"revision": REVISION}
+        for key in ("backbone", "tap", "size_px", "scales", "pooling", "prior"):
+            table[key] = getattr(self, key)
+        if self.prior == "top-down":
+            table["prior_floor"] = self.prior_floor
+        if self.pooling == "gem":
+            table["gem_power"] = self.gem_power
+        if self.pooling == "rmac":
+            table["rmac_levels"] = self.rmac_levels
+        if self.pooling in COOCCURRENCE_POOLINGS:
+            table["cooccurrence"] = dataclasses.asdict(self.cooccurrence)
+        return table
+
+    def row_fingerprint(self) -> str:
+        """Names the rows this recipe stores, with any weights: 16 hexadecimal digits."""
+        return _digest(self.row_table())
+
+    def fingerprint(self) -> str:
+        """Names the whole recipe, whitening and weights included: 16 hexadecimal digits."""
+        weights = os.path.basename(self.weights)
+        return _digest({**self.row_table(), "weights": weights, "whitening": self.whitening, "dim": self.dim})
+
+
+COOCCURRENCE_POOLINGS = ("sct", "chco", "chco-sct")
+
+
+def _digest(table: dict[str, object]) -> str:
+    text = json.dumps(table, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _construct(kind: type[T], table: dict[str, Any]) -> T:
+    known = [f.name for f in dataclasses.fields(kind)]  # type: ignore[arg-type]
+    unknown = [name for name in table if name not in known]
+    if unknown:
+        raise RecipeError(f"unknown field {unknown[0]!r}; there are {', '.join(known)}")
+    return kind(**table)
+
+
+_KINDS: dict[str, tuple[type, ...]] = {"str": (str,), "int": (int,), "float": (float, int)}
+
+
+def _check_kinds(recipe: Recipe) -> None:
+    """TOML and callers may hand over anything: each field must have the kind its annotation says."""
+    if not isinstance(recipe.cooccurrence, Cooccurrence):
+        raise RecipeError(f"cooccurrence is a Cooccurrence, got {recipe.cooccurrence!r}")
+    for owner in (recipe, recipe.cooccurrence):
+        for f in dataclasses.fields(owner):
+            value = getattr(owner, f.name)
+            kinds = _KINDS.get(str(f.type))
+            if kinds and (not isinstance(value, kinds) or isinstance(value, bool)):
+                raise RecipeError(f"{f.name} is a {f.type}, got {value!r}")
+            if f.type == "float":
+                object.__setattr__(owner, f.name, float(value))
+    number = (int, float)
+    if not isinstance(recipe.scales, tuple) or not all(isinstance(s, number) for s in recipe.scales):
+        raise RecipeError(f"scales is a list of numbers, got {recipe.scales!r}")
+    c = recipe.cooccurrence
+    if c.threshold != "mean" and not isinstance(c.threshold, number):
+        raise RecipeError(f"cooccurrence.threshold is 'mean' or a number, got {c.threshold!r}")
+    if c.quantile is not None and not isinstance(c.quantile, number):
+        raise RecipeError(f"cooccurrence.quantile is a number, got {c.quantile!r}")
+
+
+def _choice(field_name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise RecipeError(f"{field_name} is one of {', '.join(choices)}, got {value!r}")
+
+
+def _require(holds: bool, field_name: str, value: object, what: str) -> None:
+    if not holds:
+        raise RecipeError(f"{field_name} is {what}, got {value!r}")
+
+
+_PAPER = Recipe(
+    name="paper", backbone="vgg16", weights="caffe", tap="pool5", size_px=1024, pooling="chco-sct", dim=512
+)
+
+PRESETS: dict[str, Recipe] = {
+    recipe.name: recipe
+    for recipe in (
+        Recipe(),
+        Recipe(name="mobile", backbone="mobilenetv2", tap="features"),
+        Recipe(name="resnet50", backbone="resnet50", tap="layer3"),
+        _PAPER.replace(name="paper-ucrow", pooling="ucrow"),
+        _PAPER.replace(name="paper-crow", pooling="crow"),
+        _PAPER.replace(name="paper-chco-sct"),
+        _PAPER.replace(name="paper-chco-sct-td", prior="top-down"),
+        _PAPER.replace(name="paper-chco-sct-ct", prior="centre"),
+    )
+}
+"""Recipes by name: the default one, a quick one, one whose weights can be downloaded, and the paper's table 1."""

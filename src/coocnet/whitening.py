@@ -1,0 +1,176 @@
+"""PCA-whitening of unit rows: fitted in float64, saved with its provenance, refused for rows of another recipe."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+from coocnet.errors import WhiteningError, printable
+
+_KIND = "coocnet-whitening-1"
+
+
+@dataclass(frozen=True)
+class Whitening:
+    """y = P (x − m), then unit length; a zero row stays zero.
+
+    Attributes:
+        mean: m, (d,).
+        projection: P, (dim, d); rows by falling variance.
+        provenance: what it was fitted on; "row_fingerprint" and "weights_sha256" say which rows it takes.
+    """
+
+    mean: Float[np.ndarray, " d"]
+    projection: Float[np.ndarray, "dim d"]
+    provenance: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def dim(self) -> int:
+        """Dimensions of a whitened row."""
+        return int(self.projection.shape[0])
+
+    def apply(self, rows: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n dim"]:
+        """Whitened rows of unit length, float32, in blocks so that memory stays bounded.
+
+        Raises:
+            WhiteningError: rows of another dimension.
+        """
+        if rows.shape[1] != self.mean.shape[0]:
+            raise WhiteningError(f"this whitening takes rows of {self.mean.shape[0]} dimensions, got {rows.shape[1]}")
+        projection = self.projection.astype(np.float32)
+        shift = (self.projection.astype(np.float64) @ self.mean.astype(np.float64)).astype(np.float32)
+        out = np.empty((len(rows), self.dim), np.float32)
+        for start in range(0, len(rows), 8192):
+            block = rows[start : start + 8192]
+            described = block.any(1, keepdims=True)
+            out[start : start + len(block)] = unit_rows((block @ projection.T - shift) * described)
+        return out
+
+    def check_fits(self, row_fingerprint: str, weights_sha256: str) -> None:
+        """Refuses rows it was not fitted for.
+
+        Raises:
+            WhiteningError: the provenance names another recipe or other weights, or none.
+        """
+        theirs = (self.provenance.get("row_fingerprint"), self.provenance.get("weights_sha256"))
+        if theirs != (row_fingerprint, weights_sha256):
+            raise WhiteningError(
+                f"this whitening was fitted on rows of recipe {theirs[0]} with weights {str(theirs[1])[:12]}, "
+                f"but these rows are of recipe {row_fingerprint} with weights {weights_sha256[:12]}. "
+                "Fit one on rows of this recipe."
+            )
+
+    def to_bytes(self) -> bytes:
+        """The whitening as a safetensors file's bytes."""
+        tensors = {"mean": self.mean, "projection": self.projection}
+        return save(tensors, metadata={"kind": _KIND, "provenance": json.dumps(self.provenance)})
+
+    @classmethod
+    def from_bytes(cls, content: bytes) -> Whitening:
+        """Reads what :meth:`to_bytes` wrote.
+
+        Raises:
+            WhiteningError: something else.
+        """
+        try:
+            arrays = load(content)
+            length = int.from_bytes(content[:8], "little")
+            metadata = json.loads(content[8 : 8 + length]).get("__metadata__", {})
+            if metadata.get("kind") != _KIND:
+                raise WhiteningError(f"a safetensors file of kind {metadata.get('kind')!r} is not a whitening")
+            mean, projection = arrays["mean"], arrays["projection"]
+            if mean.ndim != 1 or projection.shape[1:] != mean.shape:
+                raise WhiteningError(f"shapes {mean.shape} and {projection.shape} do not make a whitening")
+            return cls(mean, projection, json.loads(metadata["provenance"]))
+        except (SafetensorError, ValueError, KeyError, TypeError) as error:
+            raise WhiteningError(f"these bytes are not a whitening: {error}") from error
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes a safetensors file, whole or not at all."""
+        target = Path(path)
+        unfinished = target.with_name(target.name + ".part")
+        unfinished.write_bytes(self.to_bytes())
+        unfinished.replace(target)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Whitening:
+        """Reads a file.
+
+        Raises:
+            WhiteningError: not there, or not a whitening.
+        """
+        try:
+            return cls.from_bytes(Path(path).read_bytes())
+        except (OSError, WhiteningError) as error:
+            raise WhiteningError(f"{printable(path)}: {error}") from error
+
+
+def fit_pca(rows: Float[np.ndarray, "n d"], *, dim: int = 0, provenance: dict[str, str] | None = None) -> Whitening:
+    """PCA-whitening of unit rows.
+
+    m is the mean of the rows; P holds the eigenvectors of their covariance by falling eigenvalue, each divided
+    by the square root of it (``eigh`` in float64). Zero rows, of pictures without any activation, are left out.
+
+    Args:
+        rows: descriptors of unit length, n ≥ 2 of them not zero.
+        dim: dimensions to keep; 0 for all that the rows determine.
+        provenance: goes into the file, with n, the rank and the date added.
+
+    Raises:
+        WhiteningError: fewer than two rows, rows that are not finite, or more dimensions asked for than the
+            rows determine; the message states how many they do. n rows determine at most n − 1.
+    """
+    data = np.asarray(rows, np.float64)
+    data = data[data.any(1)]
+    if len(data) < 2:
+        raise WhiteningError(f"a whitening is fitted on at least 2 described pictures, got {len(data)}")
+    if not np.isfinite(data).all():
+        raise WhiteningError("the rows to fit a whitening on are not all finite")
+    mean = data.mean(0)
+    centred = data - mean
+    values, vectors = _principal_axes(centred)
+    rank = int((values > values.max(initial=0) * 1e-10).sum())
+    if rank == 0:
+        raise WhiteningError("the rows to fit a whitening on are all equal: they have no directions")
+    keep = dim or rank
+    if keep > rank:
+        raise WhiteningError(
+            f"{len(data)} pictures determine {rank} dimensions, {keep} were asked for: "
+            f"ask for at most {rank}, or fit on more pictures"
+        )
+    projection = vectors[:, :keep].T / np.sqrt(values[:keep, None])
+    facts = {
+        **(provenance or {}),
+        "kind": "pca",
+        "pictures": str(len(data)),
+        "rank": str(rank),
+        "made": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+    }
+    return Whitening(mean.astype(np.float32), np.ascontiguousarray(projection, np.float32), facts)
+
+
+def _principal_axes(centred: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Eigenvalues of the covariance, falling, and its eigenvectors as columns; through the smaller Gram matrix."""
+    n, d = centred.shape
+    if n >= d:
+        values, vectors = np.linalg.eigh(centred.T @ centred / n)
+        return values[::-1], vectors[:, ::-1]
+    values, left = np.linalg.eigh(centred @ centred.T / n)
+    values, left = values[::-1], left[:, ::-1]
+    lengths = np.sqrt(np.maximum(values, np.finfo(np.float64).tiny) * n)
+    return values, centred.T @ left / lengths
+
+
+def unit_rows(rows: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n d"]:
+    """Rows of unit L2 norm, float32; a zero row stays zero."""
+    norms = np.linalg.norm(rows, axis=1, keepdims=True)
+    scaled: np.ndarray = (rows / np.where(norms > 0, norms, 1)).astype(np.float32)
+    return scaled
