@@ -143,8 +143,6 @@ class Recipe:
         table = content.pop("cooccurrence", {})
         if not isinstance(table, dict):
             raise RecipeError(f"cooccurrence is a table, got {table!r}")
-        if isinstance(content.get("scales"), list):
-            content["scales"] = tuple(content["scales"])
         return _construct(Recipe, {**content, "cooccurrence": _construct(Cooccurrence, table)})
 
     def to_toml(self) -> str:
@@ -218,8 +216,10 @@ def _check_kinds(recipe: Recipe) -> None:
             if f.type == "float":
                 object.__setattr__(owner, f.name, float(value))
     number = (int, float)
-    if not isinstance(recipe.scales, tuple) or not all(isinstance(s, number) for s in recipe.scales):
-        raise RecipeError(f"scales is a list of numbers, got {recipe.scales!r}")
+    scales: object = recipe.scales
+    if not isinstance(scales, tuple | list) or not all(isinstance(s, number) for s in scales):
+        raise RecipeError(f"scales is a list of numbers, got {scales!r}")
+    object.__setattr__(recipe, "scales", tuple(float(s) for s in scales))
     c = recipe.cooccurrence
     if c.threshold != "mean" and not isinstance(c.threshold, number):
         raise RecipeError(f"cooccurrence.threshold is 'mean' or a number, got {c.threshold!r}")

@@ -123,7 +123,7 @@ def fit(image: Image.Image, size_px: int | None, *, longest_full_px: int) -> UIn
         scale = size_px / longest_full_px
         width, height = (max(1, round(side * scale)) for side in image.size)
         image = image.resize((width, height), Image.Resampling.LANCZOS)
-    return np.asarray(image)
+    return np.array(image)
 
 
 def _whole_pixels(box: Box, full: tuple[int, int], path: str | os.PathLike[str]) -> tuple[int, int, int, int]:

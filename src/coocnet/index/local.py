@@ -13,6 +13,7 @@ from jaxtyping import Float
 
 from coocnet.data.images import content_digest, read_bytes
 from coocnet.errors import InputError, WhiteningError
+from coocnet.fetch import Progress
 from coocnet.index.store import DATABASE_NAME, Store
 from coocnet.index.sync import RowSource, SyncProgress, SyncReport, synchronise
 from coocnet.recipe import Recipe
@@ -110,7 +111,7 @@ class LocalIndex:
         self,
         folder: str | os.PathLike[str],
         *,
-        describer: Describer | None = None,
+        describer: Describer | Callable[[], Describer] | None = None,
         verify_content: bool = False,
         allow_empty: bool = False,
         progress: Callable[[SyncProgress], None] | None = None,
@@ -124,7 +125,7 @@ class LocalIndex:
 
         Args:
             folder: the photographs, with all folders below.
-            describer: one that is loaded already; made from the index's recipe when something needs it.
+            describer: one that is loaded already, or a function that makes one when something needs it.
             verify_content: read every file, even where size and time are as before.
             allow_empty: drop the folder's pictures though it now holds none.
             progress: called after every file that needed a look.
@@ -147,9 +148,7 @@ class LocalIndex:
         self._learn_whitening_if_due()
         return report
 
-    def search(
-        self, rows: Float[np.ndarray, "q d"], *, k: int = 10, threshold: float | None = None
-    ) -> list[list[Hit]]:
+    def search(self, rows: Float[np.ndarray, "q d"], *, k: int, threshold: float | None = None) -> list[list[Hit]]:
         """The most similar pictures for each query row, exactly, by falling similarity.
 
         Args:
@@ -176,6 +175,19 @@ class LocalIndex:
             similarities = queries[start : start + _QUERIES_AT_ONCE] @ gallery.rows.T
             found += [_best(gallery, one, k, threshold) for one in similarities]
         return found
+
+    def describer(self, *, device: str | None = None, progress: Progress | None = None) -> Describer:
+        """A describer whose rows belong in this index.
+
+        Raises:
+            WeightsError: the weights are missing or damaged.
+            RecipeMismatchError: the weights found are not those the index was made with.
+        """
+        from coocnet.describe import Describer as Loaded  # noqa: PLC0415 - loads torch, only where needed
+
+        loaded = Loaded(self.recipe, device=device, progress=progress)
+        self._store.check_weights(loaded.weights_sha256)
+        return loaded
 
     def row_of_file(self, path: str | os.PathLike[str]) -> Float[np.ndarray, " d"] | None:
         """The stored row of a file with this content, so that a known picture need not be described; or None.
@@ -247,13 +259,12 @@ class LocalIndex:
             skipped={os.fsdecode(path): reason for path, reason in skipped},
         )
 
-    def _row_source(self, describer: Describer | None) -> RowSource:
+    def _row_source(self, describer: Describer | Callable[[], Describer] | None) -> RowSource:
         if describer is None:
-            from coocnet.describe import Describer as Loaded  # noqa: PLC0415 - loads torch, only where needed
-
-            describer = Loaded(self.recipe)
-        self._store.check_recipe(describer.recipe)
-        return describer
+            return self.describer()
+        given = describer() if callable(describer) else describer
+        self._store.check_recipe(given.recipe)
+        return given
 
     def _learn_whitening_if_due(self) -> None:
         if self.recipe.whitening != "pca":

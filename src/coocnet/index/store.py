@@ -154,22 +154,29 @@ class Store:
         """Changes whenever another connection has written."""
         return int(self.read("PRAGMA data_version")[0][0])
 
+    def check_weights(self, weights_sha256: str) -> None:
+        """Refuses other weights than those of the rows here.
+
+        Raises:
+            RecipeMismatchError: other weights.
+        """
+        bound = self.meta("weights_sha256")
+        if bound is not None and bound != weights_sha256:
+            raise RecipeMismatchError(
+                f"{printable(self.location)} was made with weights of SHA-256 {bound[:12]}…, "
+                f"not {weights_sha256[:12]}…. Give the weights it was made with, or make another index."
+            )
+
     def bind_weights(self, weights_sha256: str, dim: int) -> None:
         """Notes the weights at the first description, and refuses others from then on.
 
         Raises:
             RecipeMismatchError: the rows here were made with other weights.
         """
-        bound = self.meta("weights_sha256")
-        if bound is None:
-            with self.writing() as db:
-                _put_meta(db, "weights_sha256", weights_sha256)
-                _put_meta(db, "dim", str(dim))
-        elif bound != weights_sha256:
-            raise RecipeMismatchError(
-                f"{printable(self.location)} was made with weights of SHA-256 {bound[:12]}…, "
-                f"not {weights_sha256[:12]}…. Give the weights it was made with, or make another index."
-            )
+        self.check_weights(weights_sha256)
+        with self.writing() as db:
+            _put_meta(db, "weights_sha256", weights_sha256)
+            _put_meta(db, "dim", str(dim))
 
     # Pictures and rows
 

@@ -1,0 +1,5 @@
+"""``python -m coocnet`` is the command."""
+
+from coocnet.cli import main
+
+main()

@@ -1,0 +1,146 @@
+"""Pictures for people: heat maps over a photograph, and a query with what it found. Arrays in, images out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, UInt8
+from PIL import Image, ImageDraw, ImageFont, ImageOps
+
+_INK = (28, 30, 36)
+_FAINT = (112, 116, 126)
+_PAPER = (255, 255, 255)
+_ACCENT = (214, 72, 28)
+_GAP_PX = 14
+_HEAT = np.array([(12, 8, 38), (86, 15, 109), (187, 55, 84), (249, 142, 9), (252, 255, 164)], np.float64)
+"""Colours from nothing to much: dark violet, crimson, orange, pale yellow; lightness rises all the way."""
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """A picture with two lines of text under it."""
+
+    pixels: UInt8[np.ndarray, "h w 3"]
+    title: str
+    subtitle: str = ""
+
+
+def heat_over(
+    pixels: UInt8[np.ndarray, "h w 3"], heat: Float[np.ndarray, "rows columns"]
+) -> UInt8[np.ndarray, "h w 3"]:
+    """A map of non-negative values as colour over a greyed photograph; 0 is dark, the map's maximum pale yellow."""
+    height, width = pixels.shape[:2]
+    values = np.maximum(np.asarray(heat, np.float32), 0)
+    top = float(values.max(initial=0))
+    values = values / top if top > 0 else values
+    smooth = np.asarray(Image.fromarray(values).resize((width, height), Image.Resampling.BICUBIC))
+    smooth = np.clip(smooth, 0, 1)[..., None]
+    grey = np.asarray(ImageOps.grayscale(Image.fromarray(pixels)), np.float64)[..., None]
+    opacity = 0.45 + 0.3 * smooth
+    mixed: np.ndarray = grey * (1 - opacity) + _heat_colours(smooth[..., 0]) * opacity
+    return mixed.round().astype(np.uint8)
+
+
+def heatmap(
+    pixels: UInt8[np.ndarray, "h w 3"],
+    activations: Float[np.ndarray, "rows columns"],
+    cooccurrence: Float[np.ndarray, "rows columns"],
+    *,
+    caption: str,
+) -> Image.Image:
+    """The photograph, its activations and its direct co-occurrence side by side (the paper's figures 5 and 8)."""
+    panels = [
+        Labelled(pixels, "Photograph"),
+        Labelled(heat_over(pixels, activations), "Activations", "sum over channels"),
+        Labelled(heat_over(pixels, cooccurrence), "Direct co-occurrence", "sum over channels"),
+    ]
+    height, width = pixels.shape[:2]
+    scale = min(1.0, 640 / max(height, width))
+    tile = (max(220, round(width * scale)), max(1, round(height * scale)))
+    sheet = _grid(panels, columns=3, tile=tile)
+    out = Image.new("RGB", (sheet.width, sheet.height + 40), _PAPER)
+    out.paste(sheet, (0, 0))
+    draw = ImageDraw.Draw(out)
+    ramp = _heat_colours(np.broadcast_to(np.linspace(0, 1, 160), (12, 160)))
+    bar = Image.fromarray(ramp.round().astype(np.uint8))
+    top = sheet.height + 6
+    draw.text((_GAP_PX, top), _shortened(caption, _font(13), sheet.width - 270), fill=_FAINT, font=_font(13))
+    left = sheet.width - _GAP_PX - 160 - 42
+    out.paste(bar, (left, top + 2))
+    draw.text((left - 18, top), "0", fill=_FAINT, font=_font(13))
+    draw.text((left + 166, top), "most", fill=_FAINT, font=_font(13))
+    return out
+
+
+def montage(
+    query: Labelled,
+    hits: Sequence[Labelled],
+    *,
+    box: tuple[float, float, float, float] | None = None,
+    columns: int = 5,
+) -> Image.Image:
+    """The query, larger, with its box if it has one, and beside it what was found, in order of rank.
+
+    Args:
+        query: the query picture.
+        hits: found pictures, best first.
+        box: the part that was searched for, in pixels of ``query.pixels``.
+        columns: found pictures in a row.
+    """
+    asked = Image.fromarray(query.pixels)
+    if box is not None:
+        line = max(2, max(asked.size) // 150)
+        ImageDraw.Draw(asked).rectangle(list(box), outline=_ACCENT, width=line)
+    left = _grid([Labelled(np.asarray(asked), query.title, query.subtitle)], columns=1, tile=(360, 360))
+    if not hits:
+        return left
+    right = _grid(hits, columns=min(columns, len(hits)), tile=(220, 165))
+    out = Image.new("RGB", (left.width + right.width, max(left.height, right.height)), _PAPER)
+    out.paste(left, (0, 0))
+    out.paste(right, (left.width, 0))
+    ImageDraw.Draw(out).line([(left.width, _GAP_PX), (left.width, out.height - _GAP_PX)], fill=(222, 224, 228))
+    return out
+
+
+def blank() -> UInt8[np.ndarray, "h w 3"]:
+    """A plain tile that stands for a picture that cannot be shown."""
+    return np.full((165, 220, 3), 225, np.uint8)
+
+
+def _grid(panels: Sequence[Labelled], *, columns: int, tile: tuple[int, int]) -> Image.Image:
+    width, height = tile
+    rows = -(-len(panels) // columns)
+    cell_height = height + 48
+    sheet = Image.new(
+        "RGB", (columns * (width + _GAP_PX) + _GAP_PX, rows * (cell_height + _GAP_PX) + _GAP_PX), _PAPER
+    )
+    draw = ImageDraw.Draw(sheet)
+    for number, panel in enumerate(panels):
+        x = _GAP_PX + (number % columns) * (width + _GAP_PX)
+        y = _GAP_PX + (number // columns) * (cell_height + _GAP_PX)
+        image = Image.fromarray(panel.pixels)
+        shown = ImageOps.contain(image, tile) if image.width > width or image.height > height else image
+        sheet.paste(shown, (x + (width - shown.width) // 2, y + (height - shown.height) // 2))
+        draw.text((x, y + height + 6), _shortened(panel.title, _font(16), width), fill=_INK, font=_font(16))
+        draw.text((x, y + height + 27), _shortened(panel.subtitle, _font(13), width), fill=_FAINT, font=_font(13))
+    return sheet
+
+
+def _heat_colours(values: np.ndarray) -> np.ndarray:
+    stops = np.linspace(0, 1, len(_HEAT))
+    return np.stack([np.interp(values, stops, _HEAT[:, channel]) for channel in range(3)], axis=-1)
+
+
+def _font(size_px: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    return ImageFont.load_default(size_px)
+
+
+def _shortened(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width_px: int) -> str:
+    """The text, its middle left out where it is too wide."""
+    shown, keep = text, len(text)
+    while keep > 4 and font.getlength(shown) > width_px:
+        keep -= 1
+        shown = f"{text[: keep - keep // 2]}…{text[len(text) - keep // 2 :]}"
+    return shown
