@@ -111,7 +111,7 @@ def main() -> None:
     fitted = {
         name: fit_pca(rows, dim=WHITENED_DIM) for name, rows in describe(describer, COMPARED, fit_paths).items()
     }
-    results = []
+    results: list[dict[str, object]] = []
     for one in (paris(images / "paris6k_subset"), paintings(images / "paintings")):
         started = time.perf_counter()
         database = describe(describer, COMPARED, one.database)

@@ -187,7 +187,7 @@ def heatmap(
     ct = map_cooccurrence(a, describer.recipe)
     used = describer.recipe
     caption = (
-        f"{image.name} · {used.backbone} {used.tap}, {a.shape[3]}×{a.shape[2]} cells, {a.shape[1]} channels, "
+        f"{image.name} · {used.backbone} {used.tap}, {a.shape[3]} by {a.shape[2]} cells, {a.shape[1]} channels, "
         f"r = {used.cooccurrence.radius_cells}"
     )
     sums = [m[0].sum(0).float().cpu().numpy() for m in (a, ct)]

@@ -30,10 +30,10 @@ class Labelled:
 def heat_over(
     pixels: UInt8[np.ndarray, "h w 3"], heat: Float[np.ndarray, "rows columns"]
 ) -> UInt8[np.ndarray, "h w 3"]:
-    """A map of non-negative values as colour over a greyed photograph; 0 is dark, the map's maximum pale yellow."""
+    """A map as colour over a greyed photograph: its least value dark, its greatest pale yellow; a flat map is dark."""
     height, width = pixels.shape[:2]
-    values = np.maximum(np.asarray(heat, np.float32), 0)
-    top = float(values.max(initial=0))
+    values = np.asarray(heat, np.float32) - np.min(heat)
+    top = float(values.max())
     values = values / top if top > 0 else values
     smooth = np.asarray(Image.fromarray(values).resize((width, height), Image.Resampling.BICUBIC))
     smooth = np.clip(smooth, 0, 1)[..., None]
@@ -66,10 +66,10 @@ def heatmap(
     ramp = _heat_colours(np.broadcast_to(np.linspace(0, 1, 160), (12, 160)))
     bar = Image.fromarray(ramp.round().astype(np.uint8))
     top = sheet.height + 6
-    draw.text((_GAP_PX, top), _shortened(caption, _font(13), sheet.width - 270), fill=_FAINT, font=_font(13))
+    draw.text((_GAP_PX, top), _shortened(caption, _font(13), sheet.width - 290), fill=_FAINT, font=_font(13))
     left = sheet.width - _GAP_PX - 160 - 42
     out.paste(bar, (left, top + 2))
-    draw.text((left - 18, top), "0", fill=_FAINT, font=_font(13))
+    draw.text((left - 38, top), "least", fill=_FAINT, font=_font(13))
     draw.text((left + 166, top), "most", fill=_FAINT, font=_font(13))
     return out
 
@@ -93,7 +93,8 @@ def montage(
     if box is not None:
         line = max(2, max(asked.size) // 150)
         ImageDraw.Draw(asked).rectangle(list(box), outline=_ACCENT, width=line)
-    left = _grid([Labelled(np.asarray(asked), query.title, query.subtitle)], columns=1, tile=(360, 360))
+    tile = (360, max(1, round(360 * asked.height / asked.width))) if asked.width >= asked.height else (360, 400)
+    left = _grid([Labelled(np.asarray(asked), query.title, query.subtitle)], columns=1, tile=tile)
     if not hits:
         return left
     right = _grid(hits, columns=min(columns, len(hits)), tile=(220, 165))

@@ -68,7 +68,7 @@ VGG16 = Backbone(
             mean=IMAGENET_MEAN,
             std=IMAGENET_STD,
             source="the authors' Caffe model, as converted for cnnimageretrieval-pytorch",
-            licence="none stated for the conversion; the Caffe model is CC BY-NC 4.0",
+            licence="none stated by the conversion; see the VGG authors' terms",
             rename=_rename,
         ),
     },

@@ -1,0 +1,43 @@
+# make demo    set everything up and find some pictures        make demo PHOTOS=~/Pictures   in your own
+# make test    the tests          make check   lint, types, import direction          make bench   measure
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.PHONY: demo test test-slow check bench clean
+
+demo: $(VENV)/.runs
+	@$(BIN)/python examples/demo.py $(if $(PHOTOS),--photos "$(PHOTOS)")
+
+test: $(VENV)/.develops
+	$(BIN)/python -m pytest
+
+test-slow: $(VENV)/.develops
+	$(BIN)/python -m pytest -m slow
+
+check: $(VENV)/.develops
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(VENV)/.runs
+	$(BIN)/python benchmarks/cooccurrence.py
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "coocnet needs Python 3.10 or newer; name one: make PYTHON=python3.12")'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.runs: $(VENV)/bin/python pyproject.toml constraints.txt
+	@echo "Installing coocnet into $(VENV); the first time this takes a minute or two."
+	$(INSTALL) --editable .
+	@touch $@
+
+$(VENV)/.develops: $(VENV)/.runs
+	$(INSTALL) --editable '.[dev]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV) demo-output build dist

@@ -1,0 +1,71 @@
+"""Fixtures: a home of one's own, weights without a download, and the real data where it lies beside the checkout."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from coocnet.backbones import BACKBONES
+from coocnet.data.scenes import View, make_scenes
+from coocnet.recipe import Recipe
+
+
+torch.set_num_threads(1)  # the maps are small: more threads wait for one another longer than they compute
+
+
+@pytest.fixture(autouse=True)
+def own_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """No test sees or touches the user's cache, settings or weights."""
+    home = tmp_path_factory.mktemp("home")
+    for name in ("COOCNET_WEIGHTS", "COOCNET_INDEX"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(home / "cache"))
+    return home
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder with real photographs, weights and golden numbers; the test is skipped where it is absent."""
+    folder = Path(os.environ.get("COOCNET_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
+    if not (folder / "golden" / "golden.json").is_file():
+        pytest.skip(f"the real data is not at {folder}; name its place in COOCNET_TEST_DATA")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def random_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A weights file for SqueezeNet with random filters: a real network, though nobody trained it."""
+    generator = torch.Generator().manual_seed(1)
+    tensors = {}
+    for name, tensor in BACKBONES["squeezenet1_1"].build().state_dict().items():
+        fan_in = tensor[0].numel()
+        noise = torch.randn(tensor.shape, generator=generator) * (2 / fan_in) ** 0.5
+        tensors[name.replace(".", "_")] = noise if name.endswith("weight") else torch.zeros(tensor.shape)
+    path = tmp_path_factory.mktemp("weights") / "random.safetensors"
+    save_file(tensors, path)
+    return path
+
+
+@pytest.fixture
+def recipe(random_weights: Path) -> Recipe:
+    """A quick recipe that needs nothing from outside."""
+    return Recipe(
+        name="quick",
+        backbone="squeezenet1_1",
+        tap="features",
+        weights=str(random_weights),
+        size_px=128,
+        whitening="none",
+    )
+
+
+@pytest.fixture(scope="session")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[View]]:
+    """A small rendered collection: its folder and what is in it. Not to be written to."""
+    folder = tmp_path_factory.mktemp("scenes")
+    return folder, make_scenes(folder, instances=6, views=3, size_px=160)

@@ -1,0 +1,156 @@
+"""Rows depend on the picture and the recipe alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from coocnet import ops
+from coocnet.describe import POOLINGS, PRIORS, Describer
+from coocnet.errors import ImageError, InputError, WeightsMissingError
+from coocnet.recipe import Cooccurrence, Recipe
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> list[Path]:
+    """Nine files of three sizes, shuffled, one of them smaller than the network's least side."""
+    random = np.random.default_rng(0)
+    sizes = [(64, 48), (48, 64), (64, 48), (9, 7), (48, 64), (64, 48), (64, 48), (48, 64), (9, 7)]
+    paths = []
+    for number, (width, height) in enumerate(sizes):
+        path = tmp_path / f"{number}.png"
+        Image.fromarray(random.integers(0, 255, (height, width, 3), np.uint8)).save(path)
+        paths.append(path)
+    return paths
+
+
+def test_rows_are_unit_length_float32_in_the_order_of_the_paths(recipe: Recipe, pictures: list[Path]) -> None:
+    describer = Describer(recipe)
+    rows = describer.describe(pictures)
+    assert rows.shape == (9, describer.dim)
+    assert rows.dtype == np.float32
+    np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1, rtol=1e-5)
+    np.testing.assert_array_equal(describer.describe(pictures[::-1]), rows[::-1])
+
+
+@pytest.mark.parametrize("pooling", POOLINGS)
+@pytest.mark.parametrize("batch_size", [1, 2, 3, 16])
+def test_a_row_is_the_same_alone_and_in_any_batch(
+    recipe: Recipe, pictures: list[Path], pooling: str, batch_size: int
+) -> None:
+    changed = recipe.replace(pooling=pooling)
+    alone = np.concatenate([Describer(changed).describe([path]) for path in pictures])
+    together = Describer(changed, batch_size=batch_size).describe(pictures)
+    np.testing.assert_allclose(together, alone, atol=2e-6)
+
+
+def test_the_recipe_is_carried_out_step_by_step(recipe: Recipe, pictures: list[Path]) -> None:
+    changed = recipe.replace(prior="top-down", cooccurrence=Cooccurrence(radius_cells=1, epsilon=0.01))
+    describer = Describer(changed)
+    pixels = np.array(Image.open(pictures[0])).astype(np.float32) / 255
+    weights = describer.backbone_record.weights["onnx-zoo"]
+    x = torch.from_numpy((pixels - np.array(weights.mean, "f")) / np.array(weights.std, "f")).permute(2, 0, 1)[None]
+    a = describer._loaded.trunk(x, "features")
+    a = a * ops.top_down_prior(a.shape[2], a.shape[3], floor=changed.prior_floor)
+    ct = ops.direct_cooccurrence(a, radius_cells=1)
+    row = ops.unit_rows(ops.chco_sct(a, ct, epsilon=0.01))
+    np.testing.assert_allclose(describer.describe(pictures[:1]), row.numpy(), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"prior": "centre"},
+        {"prior": "top-down"},
+        {"size_px": 40},
+        {"scales": (1.0, 0.5)},
+        {"cooccurrence": Cooccurrence(radius_cells=0)},
+        {"cooccurrence": Cooccurrence(threshold=0.3)},
+        {"cooccurrence": Cooccurrence(quantile=0.95)},
+        {"cooccurrence": Cooccurrence(epsilon=0.5)},
+    ],
+    ids=str,
+)
+def test_every_option_of_the_recipe_reaches_the_row(
+    recipe: Recipe, pictures: list[Path], change: dict[str, object]
+) -> None:
+    larger = recipe.replace(size_px=0)
+    before, after = (Describer(r).describe(pictures[:1]) for r in (larger, larger.replace(**change)))
+    assert np.abs(before - after).max() > 1e-4
+
+
+def test_several_scales_are_the_mean_of_unit_rows(recipe: Recipe, pictures: list[Path]) -> None:
+    one, half, both = (
+        Describer(recipe.replace(scales=s)).describe(pictures[:2]) for s in ((1.0,), (0.5,), (1.0, 0.5))
+    )
+    mean = (one + half) / np.linalg.norm(one + half, axis=1, keepdims=True)
+    np.testing.assert_allclose(both, mean, atol=1e-6)
+
+
+def test_a_uniform_picture_has_a_row_without_nan(recipe: Recipe, tmp_path: Path) -> None:
+    Image.new("RGB", (80, 60), "black").save(tmp_path / "black.png")
+    for pooling in POOLINGS:
+        assert np.isfinite(Describer(recipe.replace(pooling=pooling)).describe([tmp_path / "black.png"])).all()
+
+
+def test_every_prior_is_covered() -> None:
+    assert set(PRIORS) == {"none", "centre", "top-down"}
+
+
+def test_a_bad_file_stops_describe_and_is_passed_on_by_stream(recipe: Recipe, pictures: list[Path]) -> None:
+    bad = pictures[0].with_name("bad.png")
+    bad.write_text("not a picture")
+    describer = Describer(recipe)
+    with pytest.raises(ImageError, match=r"bad\.png"):
+        describer.describe([pictures[0], bad])
+    outcomes = dict(describer.stream([bad, *pictures], describer.load))
+    assert isinstance(outcomes[bad], ImageError)
+    assert all(isinstance(outcomes[path], np.ndarray) for path in pictures)
+
+
+def test_a_box_describes_the_part_alone(recipe: Recipe, pictures: list[Path], tmp_path: Path) -> None:
+    with Image.open(pictures[0]) as image:
+        image.crop((10, 5, 50, 45)).save(tmp_path / "part.png")
+    describer = Describer(recipe)
+    boxed = describer.describe(pictures[:2], boxes=[(10, 5, 50, 45), None])
+    np.testing.assert_allclose(boxed, describer.describe([tmp_path / "part.png", pictures[1]]), atol=1e-6)
+    with pytest.raises(InputError, match="1 boxes for 2 paths"):
+        describer.describe(pictures[:2], boxes=[None])
+
+
+def test_an_endless_supply_is_taken_only_as_it_is_needed(recipe: Recipe, pictures: list[Path]) -> None:
+    taken = 0
+
+    def endless():
+        nonlocal taken
+        while True:
+            taken += 1
+            yield pictures[taken % len(pictures)]
+
+    describer = Describer(recipe)
+    stream = describer.stream(endless(), describer.load)
+    for _ in range(5):
+        next(stream)
+    stream.close()
+    assert taken < 100
+
+
+def test_progress_is_told(recipe: Recipe, pictures: list[Path]) -> None:
+    told: list[tuple[int, int]] = []
+    Describer(recipe).describe(pictures[:3], progress=lambda done, total: told.append((done, total)))
+    assert told == [(1, 3), (2, 3), (3, 3)]
+
+
+def test_missing_weights_say_which_file_and_where_to_put_it() -> None:
+    with pytest.raises(WeightsMissingError, match=r"resnet101v2_block3\.safetensors.*COOCNET_WEIGHTS"):
+        Describer(Recipe())
+
+
+@pytest.mark.parametrize(("change", "says"), [({"backbone": "vgg19"}, "vgg16"), ({"tap": "pool9"}, "features")])
+def test_a_recipe_of_what_does_not_exist_is_refused(recipe: Recipe, change: dict[str, str], says: str) -> None:
+    with pytest.raises(InputError, match=says):
+        Describer(recipe.replace(**change))

@@ -1,0 +1,106 @@
+"""PCA-whitening: what it makes of rows, how it is kept, and what it refuses."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from coocnet.errors import WhiteningError
+from coocnet.whitening import Whitening, fit_pca, unit_rows
+
+PROVENANCE = {"row_fingerprint": "abc", "weights_sha256": "def"}
+
+
+def _rows(n: int, d: int, seed: int = 0) -> np.ndarray:
+    random = np.random.default_rng(seed)
+    return unit_rows(np.abs(random.normal(size=(n, d))) * random.uniform(0.1, 3, d))
+
+
+def test_whitened_rows_of_the_fitting_set_have_unit_covariance_before_their_norm() -> None:
+    rows = _rows(400, 12)
+    fitted = fit_pca(rows)
+    projected = (rows - fitted.mean) @ fitted.projection.T
+    np.testing.assert_allclose(projected.mean(0), 0, atol=1e-4)
+    np.testing.assert_allclose(projected.T @ projected / len(rows), np.eye(fitted.dim), atol=1e-3)
+
+
+@pytest.mark.parametrize(("n", "d"), [(300, 20), (15, 40)])
+def test_the_fit_agrees_with_a_singular_value_decomposition(n: int, d: int) -> None:
+    rows = _rows(n, d).astype(np.float64)
+    dim = min(n - 1, d) // 2
+    fitted = fit_pca(rows.astype(np.float32), dim=dim)
+    _, values, right = np.linalg.svd(rows - rows.mean(0), full_matrices=False)
+    expected = right[:dim] / (values[:dim, None] / np.sqrt(n))
+    signs = np.sign((expected * fitted.projection).sum(1, keepdims=True))
+    np.testing.assert_allclose(fitted.projection, expected * signs, rtol=1e-3, atol=1e-3)
+
+
+def test_whitened_rows_have_unit_length_and_a_zero_row_stays_zero() -> None:
+    rows = np.concatenate([_rows(50, 8), np.zeros((1, 8), np.float32)])
+    whitened = fit_pca(rows, dim=4).apply(rows)
+    assert whitened.dtype == np.float32
+    np.testing.assert_allclose(np.linalg.norm(whitened[:-1], axis=1), 1, rtol=1e-5)
+    assert not whitened[-1].any()
+
+
+def test_rows_are_whitened_the_same_in_any_block() -> None:
+    rows = _rows(9000, 6)
+    fitted = fit_pca(rows)
+    np.testing.assert_allclose(fitted.apply(rows)[8191:8194], fitted.apply(rows[8191:8194]), atol=1e-5)
+
+
+def test_fewer_pictures_than_dimensions_are_stated_not_filled_with_noise() -> None:
+    rows = _rows(10, 64)
+    assert fit_pca(rows).dim == 9
+    with pytest.raises(WhiteningError, match="determine 9 dimensions, 32 were asked for"):
+        fit_pca(rows, dim=32)
+
+
+@pytest.mark.parametrize(
+    ("rows", "says"),
+    [
+        (np.zeros((0, 4), np.float32), "at least 2"),
+        (_rows(1, 4), "at least 2"),
+        (np.zeros((5, 4), np.float32), "at least 2"),
+        (np.repeat(_rows(1, 4), 5, axis=0), "all equal"),
+        (np.full((5, 4), np.nan, np.float32), "finite"),
+    ],
+)
+def test_rows_without_directions_are_refused(rows: np.ndarray, says: str) -> None:
+    with pytest.raises(WhiteningError, match=says):
+        fit_pca(rows)
+
+
+def test_a_saved_whitening_is_the_same_when_read(tmp_path) -> None:
+    fitted = fit_pca(_rows(60, 8), dim=5, provenance=PROVENANCE)
+    fitted.save(tmp_path / "w.safetensors")
+    read = Whitening.load(tmp_path / "w.safetensors")
+    np.testing.assert_array_equal(read.projection, fitted.projection)
+    np.testing.assert_array_equal(read.mean, fitted.mean)
+    assert read.provenance == fitted.provenance
+    assert read.provenance["pictures"] == "60"
+    assert [file.name for file in tmp_path.iterdir()] == ["w.safetensors"]
+
+
+def test_a_whitening_of_another_recipe_is_refused() -> None:
+    fitted = fit_pca(_rows(60, 8), provenance=PROVENANCE)
+    fitted.check_fits("abc", "def")
+    with pytest.raises(WhiteningError, match="recipe abc"):
+        fitted.check_fits("other", "def")
+    with pytest.raises(WhiteningError, match="weights"):
+        fitted.check_fits("abc", "other")
+    with pytest.raises(WhiteningError, match="8 dimensions, got 9"):
+        fitted.apply(_rows(3, 9))
+
+
+@pytest.mark.parametrize("content", [b"", b"not a file of tensors", b"\x08\0\0\0\0\0\0\0{}      "])
+def test_other_bytes_are_not_a_whitening(content: bytes, tmp_path) -> None:
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(WhiteningError, match=r"x\.safetensors"):
+        Whitening.load(path)
+
+
+def test_a_missing_file_is_named() -> None:
+    with pytest.raises(WhiteningError, match=r"nowhere\.safetensors"):
+        Whitening.load("nowhere.safetensors")
