@@ -49,24 +49,22 @@ def command(*arguments: str | Path) -> None:
 
 
 def judge(output: Path, recipe: Recipe, views: list[View]) -> None:
-    """Searches with every rendered query and compares with what is known to be right."""
+    """Searches with every rendered query, cut to its box, and compares with what is known to be right."""
     names = [str(output / "scenes" / view.path) for view in views if view.role == "database"]
-    instance = {str(output / "scenes" / view.path): view.instance for view in views}
-    queries = [str(output / "scenes" / view.path) for view in views if view.role == "query"]
+    instances = [view.instance for view in views if view.role == "database"]
+    queries = [view for view in views if view.role == "query"]
     with open_index(output / "scenes.cooc") as index:
-        rows = Describer(recipe).describe(queries)
-        found = index.search(rows, k=len(names))
-    first = sum(instance[hits[0].path] == instance[query] for query, hits in zip(queries, found, strict=True))
-    precisions = [
-        average_precision(
-            [names.index(hit.path) for hit in hits],
-            Truth(frozenset(i for i, name in enumerate(names) if instance[name] == instance[query])),
-        )
-        for query, hits in zip(queries, found, strict=True)
-    ]
+        paths = [output / "scenes" / query.path for query in queries]
+        found = index.search(Describer(recipe).describe(paths, boxes=[query.box for query in queries]), k=len(names))
+    first, precisions = 0, []
+    for query, hits in zip(queries, found, strict=True):
+        ranking = [names.index(hit.path) for hit in hits]
+        first += instances[ranking[0]] == query.instance
+        right = frozenset(i for i, instance in enumerate(instances) if instance == query.instance)
+        precisions.append(average_precision(ranking, Truth(right)))
     print(
-        f"\nOf {len(queries)} queries, each a view that is not in the index, {first} have the right building or object "
-        f"in first place; mean average precision {sum(precisions) / len(precisions):.3f}."
+        f"\nOf {len(queries)} such queries, each a view that is not in the index, {first} have the right building or "
+        f"object in first place; mean average precision {sum(precisions) / len(precisions):.2f}."
     )
 
 
@@ -80,22 +78,22 @@ def main() -> int:
     try:
         recipe = choose_recipe()
         views: list[View] = []
+        box: tuple[str, ...]
         if given.photos:
             photos, place = given.photos.expanduser(), output / "photos.cooc"
             files = walk(photos).files
             if not files:
                 print(f"{photos} holds no pictures.", file=sys.stderr)
                 return 1
-            query = Path(files[0].path)
+            query, box = Path(files[0].path), ()
         else:
             print("Rendering a small town: 12 buildings and objects, 5 pictures of each, and one query of each.")
             views = make_scenes(output / "scenes", instances=12, views=5)
             photos, place = output / "scenes" / "database", output / "scenes.cooc"
-            query = (
-                output / "scenes" / next(view.path for view in views if view.role == "query" and view.instance == 1)
-            )
+            asked = next(view for view in views if view.role == "query" and view.instance == 1)
+            query, box = output / "scenes" / asked.path, ("--box", ",".join(f"{edge:g}" for edge in asked.box))
         command("index", photos, "--index", place, "--recipe", recipe.name)
-        command("search", query, "--index", place, "-k", "10", "--montage", output / "found.png")
+        command("search", query, *box, "--index", place, "-k", "10", "--montage", output / "found.png")
         command("heatmap", query, "--recipe", recipe.name, "-o", output / "heatmap.png")
         if views:
             judge(output, recipe, views)

@@ -13,7 +13,6 @@ from coocnet.backbones import BACKBONES
 from coocnet.data.scenes import View, make_scenes
 from coocnet.recipe import Recipe
 
-
 torch.set_num_threads(1)  # the maps are small: more threads wait for one another longer than they compute
 
 

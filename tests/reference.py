@@ -19,7 +19,7 @@ from hypothesis.extra import numpy as arrays
 
 def mean_threshold(a: np.ndarray) -> Fraction:
     """Eq. 7: t, the mean of all entries of the image, in exact arithmetic."""
-    return sum(map(Fraction, a.ravel().tolist()), Fraction(0)) / a.size
+    return sum(map(Fraction, a[a != 0].tolist()), Fraction(0)) / a.size
 
 
 def quantile_threshold(a: np.ndarray, q: float) -> float:

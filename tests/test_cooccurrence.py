@@ -12,18 +12,18 @@ from pathlib import Path
 import jaxtyping
 import numpy as np
 import pytest
-import reference
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+import reference
 from coocnet import ops
 from coocnet.errors import InputError
 
 TOLERANCES = {torch.float64: 1e-12, torch.float32: 1e-5}
 HALF = [torch.float16, torch.bfloat16]
-quick = settings(max_examples=40, deadline=None)
+quick = settings(max_examples=25, deadline=None)
 
 
 @pytest.fixture
@@ -57,13 +57,13 @@ FORMS = {"closed form": closed_form, "dense filter": dense_filter_form}
 # ------------------------------------------------------------------------------------------- equations
 
 
-@pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
 @pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
 @given(a=reference.feature_maps(), radius=st.integers(0, 7))
 @quick
-def test_closed_form_and_dense_filter_equal_plain_loops(form, dtype, a, radius) -> None:
+def test_closed_form_and_dense_filter_equal_plain_loops(form, a, radius) -> None:
     expected = reference.direct_cooccurrence(a, radius)
-    assert_near(form(batch_of(a, dtype=dtype), radius)[0], expected, of_max=TOLERANCES[dtype])
+    for dtype, tolerance in TOLERANCES.items():
+        assert_near(form(batch_of(a, dtype=dtype), radius)[0], expected, of_max=tolerance)
 
 
 @pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
@@ -132,13 +132,15 @@ def test_one_active_channel_cooccurs_with_nothing_exactly(form, dtype, radius) -
     assert not form(batch_of(a, dtype=dtype), radius).any()
 
 
-@given(a=reference.feature_maps(), radius=st.integers(0, 7))
-@quick
-def test_closed_form_is_nowhere_negative_and_exactly_zero_where_inactive(a, radius) -> None:
-    images = batch_of(a / 7, dtype=torch.float32)
-    ct = closed_form(images, radius)
+@pytest.mark.parametrize("radius", [0, 1, 4, 30])
+def test_closed_form_is_never_negative_and_is_zero_where_inactive(radius) -> None:
+    # A bright channel beside a faint one: rounding the one could take more away than the other adds.
+    faint = reference.relu_map(1, 24, 32, seed=1) * 1e-7
+    images = batch_of(np.concatenate([reference.relu_map(1, 24, 32), faint]), dtype=torch.float32)
+    rho = (images > 0).float()
+    ct = ops.direct_cooccurrence(images, radius_cells=radius, mask=rho)
     assert (ct >= 0).all()
-    assert not ct[ops.activation_mask(images) == 0].any()
+    assert not ct[rho == 0].any()
 
 
 # --------------------------------------------------------------------------------------- the threshold
@@ -146,7 +148,7 @@ def test_closed_form_is_nowhere_negative_and_exactly_zero_where_inactive(a, radi
 NEAR_TIES = st.sampled_from([0, 2**24 - 8]).flatmap(
     lambda base: st.lists(st.integers(base, base + 7), min_size=2, max_size=30)
 )
-"""Whole numbers that float32 holds just so: many entries are at the mean, or closer to it than the mean's rounding."""
+"""Whole numbers that float32 just holds: entries at the mean, or closer to it than float32 can round it."""
 
 
 @pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
@@ -199,13 +201,15 @@ OPERATORS = {
 }
 
 
+@pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
 @pytest.mark.parametrize("operator", OPERATORS.values(), ids=OPERATORS)
-def test_an_image_has_the_same_result_alone_and_beside_others(operator) -> None:
+def test_an_image_has_the_same_result_alone_and_beside_others(operator, dtype) -> None:
     dim = reference.relu_map(4, 6, 5)
-    images = batch_of(dim, 100 * reference.relu_map(4, 6, 5, seed=1), 0 * dim, 1e-3 * dim)
+    images = batch_of(dim, 100 * reference.relu_map(4, 6, 5, seed=1), 0 * dim, 1e-25 * dim, dtype=dtype)
     together = operator(images)
     for n in range(len(images)):
-        torch.testing.assert_close(together[n : n + 1], operator(images[n : n + 1]), rtol=1e-13, atol=0)
+        alone = operator(images[n : n + 1])
+        torch.testing.assert_close(together[n : n + 1], alone, rtol=TOLERANCES[dtype], atol=0)
 
 
 @pytest.mark.parametrize("dtype", HALF, ids=str)
@@ -221,8 +225,8 @@ def test_a_half_precision_map_is_computed_in_float32_and_returned_in_its_own_dty
 
 
 def test_gradients_are_those_of_finite_differences() -> None:
-    a = batch_of(reference.relu_map(3, 4, 3), 5 * reference.relu_map(3, 4, 3, seed=1)).requires_grad_()
-    weight = torch.randn(3, 3, 3, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    a = batch_of(reference.relu_map(2, 3, 3), 5 * reference.relu_map(2, 3, 3, seed=1)).requires_grad_()
+    weight = torch.randn(2, 2, 3, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).requires_grad_()
     assert torch.autograd.gradcheck(lambda x: ops.direct_cooccurrence(x, radius_cells=1), (a,))
     assert torch.autograd.gradcheck(lambda x: ops.direct_cooccurrence(x, radius_cells=2, window_mean=True), (a,))
     assert torch.autograd.gradcheck(lambda x: ops.window_sum(x, 1), (a,))
@@ -312,11 +316,15 @@ def test_the_authors_tensor_has_the_stated_cooccurrence(golden, radius, dtype, t
     assert set(actual) == set(stated) - unread
 
 
+def test_the_exact_mean_of_the_authors_tensor_is_the_stated_threshold(golden) -> None:
+    a, stated = golden
+    assert float(reference.mean_threshold(a)) == pytest.approx(stated["mean_threshold_t"], rel=1e-11)
+
+
 @pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
 def test_the_authors_tensor_has_the_stated_active_entries(golden, dtype) -> None:
     a, stated = golden
     assert list(a.shape) == stated["shape"]
-    assert float(reference.mean_threshold(a)) == pytest.approx(stated["mean_threshold_t"], rel=1e-11)
     images = batch_of(a, dtype=dtype)
     rho = ops.activation_mask(images)
     per_channel = rho[0].sum(dim=(1, 2))

@@ -352,7 +352,7 @@ def test_search_uses_the_whitening_and_stored_rows_stay_as_they_are(place, photo
     assert contents(place) == before
     paths = [path for path, _, _ in before]
     rows = describer.describe(paths)
-    fitted = fit_pca(rows, dim=4)
+    fitted = fit_pca(rows, dim=4, shrinkage=pca.shrinkage)
     whitened = fitted.apply(rows)
     with open_index(place) as index:
         hits = index.search(rows[:1], k=18)[0]
@@ -391,9 +391,7 @@ def test_a_whitening_can_be_learned_on_demand(place, photos, recipe, describer) 
 def test_another_recipe_is_refused_with_the_fields_that_differ(place, photos, recipe, describer) -> None:
     sync(place, photos, recipe, describer)
     other = recipe.replace(pooling="gem", size_px=200)
-    with pytest.raises(
-        RecipeMismatchError, match=r"size_px 128 there, 200 here; pooling 'chco-sct' there"
-    ):
+    with pytest.raises(RecipeMismatchError, match=r"size_px 128 there, 200 here; pooling 'chco-sct' there"):
         open_index(place, other)
     with open_index(place) as index, pytest.raises(RecipeMismatchError, match="size_px"):
         index.sync(photos, describer=Describer(other), verify_content=True)

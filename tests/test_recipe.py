@@ -39,7 +39,7 @@ def test_fields_left_out_of_toml_have_their_defaults() -> None:
     [
         ("size_px = ", "not TOML"),
         ("colour = 1", "colour"),
-        ('[cooccurrence]\nradius = 1\n', "radius"),
+        ("[cooccurrence]\nradius = 1\n", "radius"),
         ("size_px = -1", "size_px"),
         ("size_px = 1.5", "size_px"),
         ("size_px = true", "size_px"),
@@ -90,8 +90,9 @@ CHANGES = {
     "cooccurrence": Cooccurrence(radius_cells=3),
     "whitening": "none",
     "dim": 128,
+    "shrinkage": 1.0,
 }
-ABOVE_THE_ROWS = {"name", "weights", "whitening", "dim"}
+ABOVE_THE_ROWS = {"name", "weights", "whitening", "dim", "shrinkage"}
 NOT_READ_BY_CHCO_SCT_WITHOUT_PRIOR = {"prior_floor", "gem_power", "rmac_levels"}
 
 

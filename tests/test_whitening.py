@@ -43,6 +43,22 @@ def test_whitened_rows_have_unit_length_and_a_zero_row_stays_zero() -> None:
     assert not whitened[-1].any()
 
 
+def test_shrinkage_leads_from_whitening_to_mere_rotation() -> None:
+    rows = _rows(200, 10)
+    spreads = []
+    for shrinkage in (0.0, 1.0, 1e6):
+        fitted = fit_pca(rows, shrinkage=shrinkage)
+        deviations = ((rows - fitted.mean) @ fitted.projection.T).std(0)
+        spreads.append(deviations.max() / deviations.min())
+    centred = rows - rows.mean(0)
+    rotated = np.sqrt(np.linalg.eigvalsh(centred.T @ centred / len(rows)))
+    assert spreads[0] == pytest.approx(1, abs=1e-3)
+    assert spreads[0] < spreads[1] < spreads[2]
+    assert spreads[2] == pytest.approx(rotated.max() / rotated.min(), rel=1e-2)
+    with pytest.raises(WhiteningError, match="-1"):
+        fit_pca(rows, shrinkage=-1)
+
+
 def test_rows_are_whitened_the_same_in_any_block() -> None:
     rows = _rows(9000, 6)
     fitted = fit_pca(rows)

@@ -66,6 +66,8 @@ class Recipe:
         cooccurrence: see :class:`Cooccurrence`.
         whitening: "pca", a layer above the stored rows that an index learns or is given, or "none".
         dim: dimensions kept by the whitening, at most; 0 for as many as there are.
+        shrinkage: of a whitening that an index learns on its own collection; see ``fit_pca``. A collection with
+            many pictures of few things would lose by plain whitening, which is 0.
     """
 
     name: str = "default"
@@ -82,6 +84,7 @@ class Recipe:
     cooccurrence: Cooccurrence = field(default_factory=Cooccurrence)
     whitening: str = "pca"
     dim: int = 512
+    shrinkage: float = 10.0
 
     def __post_init__(self) -> None:
         """Refuses what cannot be described, with the field and its value."""
@@ -96,6 +99,7 @@ class Recipe:
         _require(self.gem_power > 0, "gem_power", self.gem_power, "positive")
         _require(self.rmac_levels >= 1, "rmac_levels", self.rmac_levels, "at least 1")
         _require(self.dim >= 0, "dim", self.dim, "0 or more")
+        _require(self.shrinkage >= 0, "shrinkage", self.shrinkage, "0 or more")
         _require(c.radius_cells >= 0, "cooccurrence.radius_cells", c.radius_cells, "0 or more")
         _require(c.epsilon > 0, "cooccurrence.epsilon", c.epsilon, "positive")
         _require(c.quantile is None or 0 <= c.quantile <= 1, "cooccurrence.quantile", c.quantile, "in 0..1")
@@ -181,7 +185,8 @@ class Recipe:
     def fingerprint(self) -> str:
         """Names the whole recipe, whitening and weights included: 16 hexadecimal digits."""
         weights = os.path.basename(self.weights)
-        return _digest({**self.row_table(), "weights": weights, "whitening": self.whitening, "dim": self.dim})
+        above = {"whitening": self.whitening, "dim": self.dim, "shrinkage": self.shrinkage}
+        return _digest({**self.row_table(), "weights": weights, **above})
 
 
 COOCCURRENCE_POOLINGS = ("sct", "chco", "chco-sct")
@@ -238,7 +243,7 @@ def _require(holds: bool, field_name: str, value: object, what: str) -> None:
 
 
 _PAPER = Recipe(
-    name="paper", backbone="vgg16", weights="caffe", tap="pool5", size_px=1024, pooling="chco-sct", dim=512
+    name="paper", backbone="vgg16", weights="caffe", tap="pool5", size_px=1024, pooling="chco-sct", shrinkage=0.0
 )
 
 PRESETS: dict[str, Recipe] = {

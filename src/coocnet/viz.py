@@ -30,7 +30,7 @@ class Labelled:
 def heat_over(
     pixels: UInt8[np.ndarray, "h w 3"], heat: Float[np.ndarray, "rows columns"]
 ) -> UInt8[np.ndarray, "h w 3"]:
-    """A map as colour over a greyed photograph: its least value dark, its greatest pale yellow; a flat map is dark."""
+    """A map as colour over a greyed photograph: least value dark, greatest pale yellow; a flat map is dark."""
     height, width = pixels.shape[:2]
     values = np.asarray(heat, np.float32) - np.min(heat)
     top = float(values.max())

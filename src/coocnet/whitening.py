@@ -113,15 +113,20 @@ class Whitening:
             raise WhiteningError(f"{printable(path)}: {error}") from error
 
 
-def fit_pca(rows: Float[np.ndarray, "n d"], *, dim: int = 0, provenance: dict[str, str] | None = None) -> Whitening:
+def fit_pca(
+    rows: Float[np.ndarray, "n d"], *, dim: int = 0, shrinkage: float = 0.0, provenance: dict[str, str] | None = None
+) -> Whitening:
     """PCA-whitening of unit rows.
 
     m is the mean of the rows; P holds the eigenvectors of their covariance by falling eigenvalue, each divided
-    by the square root of it (``eigh`` in float64). Zero rows, of pictures without any activation, are left out.
+    by the square root of it (``eigh`` in float64). With a shrinkage s, s times the mean of the kept eigenvalues is
+    added to each before the root: directions in which the rows hardly vary are then not blown up to the length of
+    the others. Zero rows, of pictures without any activation, are left out.
 
     Args:
         rows: descriptors of unit length, n ≥ 2 of them not zero.
         dim: dimensions to keep; 0 for all that the rows determine.
+        shrinkage: s ≥ 0; 0 is plain PCA-whitening, a large s only centres and turns the rows.
         provenance: goes into the file, with n, the rank and the date added.
 
     Raises:
@@ -146,12 +151,16 @@ def fit_pca(rows: Float[np.ndarray, "n d"], *, dim: int = 0, provenance: dict[st
             f"{len(data)} pictures determine {rank} dimensions, {keep} were asked for: "
             f"ask for at most {rank}, or fit on more pictures"
         )
-    projection = vectors[:, :keep].T / np.sqrt(values[:keep, None])
+    if shrinkage < 0:
+        raise WhiteningError(f"shrinkage is 0 or more, got {shrinkage}")
+    scales = values[:keep] + shrinkage * values[:keep].mean()
+    projection = vectors[:, :keep].T / np.sqrt(scales[:, None])
     facts = {
         **(provenance or {}),
         "kind": "pca",
         "pictures": str(len(data)),
         "rank": str(rank),
+        "shrinkage": str(shrinkage),
         "made": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
     }
     return Whitening(mean.astype(np.float32), np.ascontiguousarray(projection, np.float32), facts)

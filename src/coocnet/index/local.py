@@ -22,8 +22,8 @@ from coocnet.whitening import Whitening, fit_pca
 if TYPE_CHECKING:
     from coocnet.describe import Describer
 
-WHITEN_FROM_PICTURES = 256
-"""A collection of fewer described pictures is too small to learn a whitening on."""
+WHITEN_FROM_PICTURES = 1024
+"""A collection of fewer described pictures is too small to learn a whitening on (see docs/real-photographs.md)."""
 _QUERIES_AT_ONCE = 64
 
 
@@ -226,6 +226,7 @@ class LocalIndex:
         fitted = fit_pca(
             rows,
             dim=dim,
+            shrinkage=self.recipe.shrinkage,
             provenance={
                 "row_fingerprint": self.recipe.row_fingerprint(),
                 "weights_sha256": self._store.meta("weights_sha256") or "",

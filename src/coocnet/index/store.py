@@ -307,8 +307,8 @@ class Store:
                     db.execute(f"PRAGMA user_version = {_SCHEMA_VERSION}")
         self.check_recipe(recipe)
         stored = self.recipe
-        if (stored.whitening, stored.dim) != (recipe.whitening, recipe.dim):
-            changed = stored.replace(whitening=recipe.whitening, dim=recipe.dim)
+        changed = stored.replace(whitening=recipe.whitening, dim=recipe.dim, shrinkage=recipe.shrinkage)
+        if changed != stored:
             self.set_meta("recipe", changed.to_toml())
 
 

@@ -52,7 +52,7 @@ class SyncReport:
     Attributes:
         added: new pictures described.
         updated: pictures whose content changed.
-        recognised: new names of known content, renamed or copied, not described again.
+        recognised: files renamed, copied or touched whose content is known, not described again.
         unchanged: pictures left as they were.
         dropped: pictures whose files are gone.
         skipped: files left out, each with its reason.
@@ -192,12 +192,12 @@ class _Run:
         if row is not None:
             self.known.add(job.digest)
             self.report.described += 1
-        if not job.is_new:
-            self.report.updated += 1
-        elif row is not None:
+        if row is None:
+            self.report.recognised += 1
+        elif job.is_new:
             self.report.added += 1
         else:
-            self.report.recognised += 1
+            self.report.updated += 1
         self._finished.append(Described(job.file.path, job.file.stamp, job.digest, row))
 
     def _skip(self, job: Job, error: ImageError) -> None:

@@ -1,0 +1,178 @@
+"""The command as a person uses it: real processes, real files."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from coocnet.recipe import PRESETS, Recipe
+
+
+@pytest.fixture
+def run(tmp_path: Path, own_home: Path):
+    """Runs ``coocnet`` in a folder of its own."""
+
+    def command(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "coocnet", *map(str, arguments)],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+        )
+
+    return command
+
+
+@pytest.fixture
+def photos(tmp_path: Path, scenes) -> Path:
+    return Path(shutil.copytree(scenes[0] / "database", tmp_path / "photos"))
+
+
+@pytest.fixture
+def recipe_file(recipe: Recipe, tmp_path: Path) -> Path:
+    path = tmp_path / "quick.toml"
+    path.write_text(recipe.to_toml())
+    return path
+
+
+@pytest.fixture
+def indexed(run, photos: Path, recipe_file: Path) -> Path:
+    done = run("index", photos, "--recipe", recipe_file)
+    assert done.returncode == 0, done.stderr
+    return photos
+
+
+def test_index_search_montage_heatmap_and_info_work_together(run, indexed, recipe_file, tmp_path, scenes) -> None:
+    again = run("index", indexed)
+    assert again.returncode == 0
+    assert "18 unchanged" in again.stdout
+    assert again.stderr == ""
+    query = scenes[0] / next(view.path for view in scenes[1] if view.role == "query")
+    found = run("search", query, "-k", "3", "--montage", "found.png")
+    assert found.returncode == 0, found.stderr
+    lines = found.stdout.splitlines()
+    assert [line.split()[0] for line in lines[:3]] == ["1", "2", "3"]
+    assert all(Path(line.split()[2]).is_file() for line in lines[:3])
+    with Image.open(tmp_path / "found.png") as image:
+        assert image.width > 800
+    drawn = run("heatmap", query, "-o", "heat.png", "--recipe", recipe_file)
+    assert drawn.returncode == 0, drawn.stderr
+    with Image.open(tmp_path / "heat.png") as image:
+        assert image.width > 400
+    info = json.loads(run("info", "--json").stdout)
+    assert info["pictures"] == 18
+    assert Recipe.from_toml(info["toml"]).name == "quick"
+
+
+def test_json_is_for_programs(run, indexed: Path) -> None:
+    query = sorted(indexed.iterdir())[4]
+    done = run("search", query, "--json", "-k", "2", "--threshold", "0.5")
+    answer = json.loads(done.stdout)
+    assert answer["query"] == str(query)
+    assert [hit["rank"] for hit in answer["hits"]] == [1, 2]
+    assert answer["hits"][0] == {"rank": 1, "path": str(query), "similarity": 1.0, "identical": True}
+    assert json.loads(run("search", query, "--json", "--threshold", "1.5").stdout)["hits"] == []
+
+
+def test_a_known_picture_is_found_without_loading_torch(run, indexed: Path) -> None:
+    code = (
+        "import sys; sys.argv = ['coocnet', 'search', sys.argv[1], '--json']\n"
+        "from coocnet.cli import main\n"
+        "try: main()\n"
+        "finally: print('torch' in sys.modules, file=sys.stderr)\n"
+    )
+    command = [sys.executable, "-c", code, str(sorted(indexed.iterdir())[0])]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=indexed.parent)
+    assert done.stderr.strip() == "False"
+    assert json.loads(done.stdout)["hits"]
+
+
+def test_a_box_searches_for_the_part(run, indexed: Path) -> None:
+    query = sorted(indexed.iterdir())[0]
+    whole, part = (
+        json.loads(run("search", query, "--json", *extra).stdout)["hits"] for extra in ((), ("--box", "20,10,90,80"))
+    )
+    assert whole[0]["similarity"] == 1
+    assert part[0]["similarity"] < 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "says"),
+    [
+        (("search", "nowhere.jpg"), 1, "nowhere.jpg: no such file"),
+        (("search", "quick.toml"), 1, "not a picture"),
+        (("search", "photos/instance000_view00.jpg", "--box", "1,2,3"), 1, "'1,2,3'"),
+        (("search", "photos/instance000_view00.jpg", "--box", "9,9,1,1"), 1, "9,9,1,1"),
+        (("search", "photos/instance000_view00.jpg", "--box", "900,900,901,901"), 1, "900,900,901,901"),
+        (("search", "photos/instance000_view00.jpg", "-k", "0"), 2, "-k"),
+        (("search", "photos/instance000_view00.jpg", "--index", "none.cooc"), 1, "coocnet index"),
+        (("search", "photos/instance000_view00.jpg", "--montage", "found.xyz"), 1, "found.xyz"),
+        (("index", "nowhere"), 1, "nowhere"),
+        (("index", "photos", "--index", "photos"), 1, "--index"),
+        (("index", "photos", "--recipe", "no-such"), 1, "paper-crow"),
+        (("index", "photos", "--recipe", "default"), 1, "another recipe"),
+        (("index", "photos", "--index", "new.cooc"), 1, "COOCNET_WEIGHTS"),
+        (("index", "photos", "--weights", "none.pth", "--index", "new.cooc"), 1, "none.pth"),
+        (("index", "photos", "--whitening", "none.safetensors"), 1, "none.safetensors"),
+        (("heatmap", "photos/instance000_view00.jpg", "-o", "h.png"), 1, "COOCNET_WEIGHTS"),
+        (("recipes", "no-such"), 1, "no-such"),
+        (("shine",), 2, "shine"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_wrong_use_is_answered_in_words(run, indexed, arguments, status, says) -> None:
+    done = run(*arguments)
+    assert done.returncode == status, done.stderr
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_skipped_files_are_named_and_the_run_goes_on(run, photos: Path, recipe_file: Path) -> None:
+    (photos / "broken [x].jpg").write_text("no")
+    done = run("index", photos, "--recipe", recipe_file)
+    assert done.returncode == 0
+    assert "18 added" in done.stdout
+    assert "broken [x].jpg: not a picture" in done.stderr
+    assert "broken [x].jpg: not a picture" in run("info").stdout
+
+
+def test_the_index_place_can_come_from_the_environment(run, photos: Path, recipe_file: Path, tmp_path: Path) -> None:
+    done = run("index", photos, "--recipe", recipe_file, COOCNET_INDEX=str(tmp_path / "here.cooc"))
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "here.cooc").is_dir()
+    assert not (tmp_path / "photos.cooc").exists()
+
+
+def test_recipes_are_listed_and_printed_as_toml_to_start_from(run, tmp_path: Path) -> None:
+    listed = run("recipes").stdout
+    assert all(name in listed for name in PRESETS)
+    assert Recipe.from_toml(run("recipes", "paper-chco-sct-td").stdout) == PRESETS["paper-chco-sct-td"]
+
+
+def test_weights_are_listed_with_where_they_are(run, tmp_path: Path) -> None:
+    folder = tmp_path / "weights"
+    folder.mkdir()
+    (folder / "vgg16-397923af.pth").write_text("not these")
+    listed = run("weights", COOCNET_WEIGHTS=str(folder)).stdout
+    assert "vgg16-397923af.pth: a file of this name is here, but damaged" in listed
+    assert "resnet50-0676ba61.pth: not here, downloaded when needed" in listed
+    assert "resnet101v2_block3.safetensors: not here, and not to be downloaded" in listed
+
+
+def test_version_and_help_name_every_command(run) -> None:
+    assert run("--version").stdout.startswith("coocnet ")
+    top = run("--help").stdout
+    for name in ("index", "search", "heatmap", "weights", "info", "recipes"):
+        assert name in top
+        page = run(name, "--help")
+        assert page.returncode == 0
+        if name in ("index", "search", "heatmap"):
+            assert "Example" in page.stdout
