@@ -406,7 +406,7 @@ def test_code_in_a_weights_file_is_never_run(container: str, suffix: str, tmp_pa
 
 
 @pytest.mark.parametrize("file", ["w.pth", "w.pt", "w.safetensors", "w"])
-@pytest.mark.parametrize("content", [b"", b"Dear diary,\ntoday", b"\0" * 5000, b"\x80\x02", b"PK\x03\x04"])
+@pytest.mark.parametrize("content", [b"", b"hello", b"Dear diary,\ntoday", b"\0" * 5000, b"\x80\x02", b"PK\x03\x04"])
 def test_other_files_are_refused(file: str, content: bytes, tmp_path: Path) -> None:
     (tmp_path / file).write_bytes(content)
     assert "is not a file of tensors" in refusal(tmp_path / file)
@@ -534,6 +534,16 @@ def test_a_file_with_a_known_name_and_other_bytes_is_refused_with_both_digests(
         message = str(caught.value)
         assert message.startswith(f"{path} has SHA-256 {sha256_of(path)}, but {wanted.file} has {expected}. ")
         path.unlink()
+
+
+def test_the_leading_digits_of_the_digest_are_enough(
+    folders: tuple[Path, Path], wanted: Weights, random_weights: Path
+) -> None:
+    assert wanted.sha256
+    (folders[0] / wanted.file).write_bytes(random_weights.read_bytes())
+    place = find_weights(replace(wanted, sha256=wanted.sha256[:8]))
+    assert place is not None
+    assert place.sha256 == wanted.sha256
 
 
 def test_without_a_known_digest_the_name_is_enough(folders: tuple[Path, Path], wanted: Weights) -> None:

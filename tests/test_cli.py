@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,20 +16,21 @@ from PIL import Image
 from coocnet.recipe import PRESETS, Recipe
 
 
+def coocnet(folder: Path, *arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Runs the command in a folder."""
+    return subprocess.run(
+        [sys.executable, "-m", "coocnet", *map(str, arguments)],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+    )
+
+
 @pytest.fixture
-def run(tmp_path: Path, own_home: Path):
-    """Runs ``coocnet`` in a folder of its own."""
-
-    def command(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "coocnet", *map(str, arguments)],
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
-        )
-
-    return command
+def run(tmp_path: Path):
+    """Runs the command in a new folder of its own."""
+    return partial(coocnet, tmp_path)
 
 
 @pytest.fixture
@@ -43,15 +45,25 @@ def recipe_file(recipe: Recipe, tmp_path: Path) -> Path:
     return path
 
 
-@pytest.fixture
-def indexed(run, photos: Path, recipe_file: Path) -> Path:
+@pytest.fixture(scope="module")
+def library(tmp_path_factory: pytest.TempPathFactory, scenes, random_weights: Path) -> Path:
+    """A folder with photographs, a recipe and an index, shared by the tests that change nothing in it."""
+    folder = tmp_path_factory.mktemp("library")
+    shutil.copytree(scenes[0] / "database", folder / "photos")
+    recipe = Recipe(
+        backbone="squeezenet1_1", tap="features", weights=str(random_weights), size_px=128, whitening="none"
+    )
+    (folder / "quick.toml").write_text(recipe.to_toml())
+    done = coocnet(folder, "index", "photos", "--recipe", "quick.toml")
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def test_index_search_montage_heatmap_and_info_work_together(run, photos, recipe_file, tmp_path, scenes) -> None:
     done = run("index", photos, "--recipe", recipe_file)
     assert done.returncode == 0, done.stderr
-    return photos
-
-
-def test_index_search_montage_heatmap_and_info_work_together(run, indexed, recipe_file, tmp_path, scenes) -> None:
-    again = run("index", indexed)
+    assert "18 added" in done.stdout
+    again = run("index", photos)
     assert again.returncode == 0
     assert "18 unchanged" in again.stdout
     assert again.stderr == ""
@@ -72,8 +84,9 @@ def test_index_search_montage_heatmap_and_info_work_together(run, indexed, recip
     assert Recipe.from_toml(info["toml"]).name == "quick"
 
 
-def test_json_is_for_programs(run, indexed: Path) -> None:
-    query = sorted(indexed.iterdir())[4]
+def test_json_is_for_programs(library: Path) -> None:
+    run = partial(coocnet, library)
+    query = sorted((library / "photos").iterdir())[4]
     done = run("search", query, "--json", "-k", "2", "--threshold", "0.5")
     answer = json.loads(done.stdout)
     assert answer["query"] == str(query)
@@ -82,21 +95,22 @@ def test_json_is_for_programs(run, indexed: Path) -> None:
     assert json.loads(run("search", query, "--json", "--threshold", "1.5").stdout)["hits"] == []
 
 
-def test_a_known_picture_is_found_without_loading_torch(run, indexed: Path) -> None:
+def test_a_known_picture_is_found_without_loading_torch(library: Path) -> None:
     code = (
         "import sys; sys.argv = ['coocnet', 'search', sys.argv[1], '--json']\n"
         "from coocnet.cli import main\n"
         "try: main()\n"
         "finally: print('torch' in sys.modules, file=sys.stderr)\n"
     )
-    command = [sys.executable, "-c", code, str(sorted(indexed.iterdir())[0])]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=indexed.parent)
+    command = [sys.executable, "-c", code, str(sorted((library / "photos").iterdir())[0])]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=library)
     assert done.stderr.strip() == "False"
     assert json.loads(done.stdout)["hits"]
 
 
-def test_a_box_searches_for_the_part(run, indexed: Path) -> None:
-    query = sorted(indexed.iterdir())[0]
+def test_a_box_searches_for_the_part(library: Path) -> None:
+    run = partial(coocnet, library)
+    query = sorted((library / "photos").iterdir())[0]
     whole, part = (
         json.loads(run("search", query, "--json", *extra).stdout)["hits"] for extra in ((), ("--box", "20,10,90,80"))
     )
@@ -128,8 +142,8 @@ def test_a_box_searches_for_the_part(run, indexed: Path) -> None:
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
-def test_wrong_use_is_answered_in_words(run, indexed, arguments, status, says) -> None:
-    done = run(*arguments)
+def test_wrong_use_is_answered_in_words(library: Path, arguments, status, says) -> None:
+    done = coocnet(library, *arguments)
     assert done.returncode == status, done.stderr
     assert says in done.stderr
     assert "Traceback" not in done.stderr

@@ -132,6 +132,15 @@ def test_one_active_channel_cooccurs_with_nothing_exactly(form, dtype, radius) -
     assert not form(batch_of(a, dtype=dtype), radius).any()
 
 
+@pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
+def test_however_bright_the_own_channel_is_it_does_not_blur_the_others(dtype) -> None:
+    a = torch.zeros(1, 2, 5, 5, dtype=dtype)
+    a[:, 1] = 1
+    a[:, :, 2, 2] = torch.tensor([1e20, 0])
+    ct = ops.direct_cooccurrence(a, radius_cells=1, mask=a > 0)
+    assert ct[0, 0, 2, 2] == 8
+
+
 @pytest.mark.parametrize("radius", [0, 1, 4, 30])
 def test_closed_form_is_never_negative_and_is_zero_where_inactive(radius) -> None:
     # A bright channel beside a faint one: rounding the one could take more away than the other adds.

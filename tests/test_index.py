@@ -24,6 +24,7 @@ from coocnet.errors import (
     InputError,
     NewerIndexError,
     RecipeMismatchError,
+    WeightsMissingError,
     WhiteningError,
 )
 from coocnet.index import SyncReport, open_index
@@ -413,6 +414,30 @@ def test_a_recipe_that_differs_only_above_the_rows_is_taken_over(place, photos, 
     sync(place, photos, recipe, describer)
     with open_index(place, recipe.replace(dim=7, whitening="pca")) as index:
         assert (index.recipe.dim, index.recipe.whitening) == (7, "pca")
+
+
+def test_an_index_in_which_nothing_was_described_takes_any_recipe(place, photos, recipe, describer) -> None:
+    with open_index(place, Recipe()) as index, pytest.raises(WeightsMissingError):
+        index.sync(photos)
+    assert counts(sync(place, photos, recipe, describer)) == {"added": 18}
+
+
+def test_the_same_weights_may_move_and_others_are_not_taken_over(place, photos, recipe, describer, tmp_path) -> None:
+    sync(place, photos, recipe, describer)
+    moved = tmp_path / "moved.safetensors"
+    shutil.copy(recipe.weights, moved)
+    with open_index(place, recipe.replace(weights=str(moved))) as index:
+        index.describer()
+    with open_index(place) as index:
+        assert index.recipe.weights == str(moved)
+    content = bytearray(moved.read_bytes())
+    content[-1] ^= 1
+    other = tmp_path / "other.safetensors"
+    other.write_bytes(content)
+    with open_index(place, recipe.replace(weights=str(other))) as index, pytest.raises(RecipeMismatchError):
+        index.describer()
+    with open_index(place) as index:
+        assert index.recipe.weights == str(moved)
 
 
 def test_no_index_and_foreign_places_are_refused_and_left_alone(tmp_path, recipe) -> None:

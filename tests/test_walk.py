@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from coocnet.data.walk import SUFFIXES, FileStamp, walk
+from coocnet.data.walk import FileStamp, walk
 from coocnet.errors import ImageError, InputError
 
 
@@ -29,7 +29,10 @@ def skipped_below(root: Path) -> dict[str, ImageError]:
 # ---- what is found ----
 
 
-@pytest.mark.parametrize("suffix", sorted(SUFFIXES))
+KNOWN = ".jpg .jpeg .jpe .png .webp .tif .tiff .gif .bmp .heic .heif .avif".split()
+
+
+@pytest.mark.parametrize("suffix", KNOWN)
 def test_suffixes_are_known_in_any_case(tmp_path: Path, suffix: str) -> None:
     names = ["a" + suffix, "b" + suffix.upper(), "c" + suffix.title()]
     put(tmp_path, *names)

@@ -93,10 +93,14 @@ def index(
     from coocnet.errors import IndexFileError
     from coocnet.index import SyncProgress, open_index
     from coocnet.index.store import DATABASE_NAME
+    from coocnet.recipe import Recipe
     from coocnet.whitening import Whitening
 
-    exists = (index_place.expanduser() / DATABASE_NAME).is_file()
-    chosen = None if exists and recipe is None and not weights else _recipe(recipe or "default", weights)
+    if recipe is None and (index_place.expanduser() / DATABASE_NAME).is_file():
+        with open_index(index_place) as existing:
+            chosen = _with_weights(existing.recipe, weights)
+    else:
+        chosen = _with_weights(Recipe.load(recipe or "default"), weights)
     given = None if whitening in (None, "none") else Whitening.load(str(whitening))
     if not folder.expanduser().is_dir():
         raise InputError(f"{printable(folder)} is not a folder; give the folder that holds the photographs")
@@ -179,9 +183,12 @@ def heatmap(
     """Draw where the network fires and where its channels fire together, over the picture."""
     from coocnet import viz
     from coocnet.describe import Describer, map_cooccurrence
+    from coocnet.recipe import Recipe
 
     with _progress() as progress:
-        describer = Describer(_recipe(recipe, weights), device=device, progress=_download(progress))
+        describer = Describer(
+            _with_weights(Recipe.load(recipe), weights), device=device, progress=_download(progress)
+        )
     pixels = describer.load(image).pixels
     a = describer.map_of(pixels)
     ct = map_cooccurrence(a, describer.recipe)
@@ -287,14 +294,11 @@ def main() -> None:
         sys.exit(130)
 
 
-def _recipe(name: str, weights: str) -> Recipe:
-    from coocnet.recipe import Recipe
-
-    chosen = Recipe.load(name)
+def _with_weights(recipe: Recipe, weights: str) -> Recipe:
     if not weights:
-        return chosen
+        return recipe
     as_file = Path(weights).expanduser()
-    return chosen.replace(weights=str(as_file.resolve()) if as_file.is_file() else weights)
+    return recipe.replace(weights=str(as_file.resolve()) if as_file.is_file() else weights)
 
 
 def _box(text: str) -> tuple[float, float, float, float]:

@@ -86,8 +86,9 @@ class _Gallery:
 class LocalIndex:
     """A collection's rows in a folder. Made by :func:`open_index`; usable in a ``with`` block."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, weights: str | None = None) -> None:
         self._store = store
+        self._weights = weights
         self._gallery: _Gallery | None = None
 
     def __enter__(self) -> LocalIndex:
@@ -185,8 +186,11 @@ class LocalIndex:
         """
         from coocnet.describe import Describer as Loaded  # noqa: PLC0415 - loads torch, only where needed
 
-        loaded = Loaded(self.recipe, device=device, progress=progress)
+        recipe = self.recipe if self._weights is None else self.recipe.replace(weights=self._weights)
+        loaded = Loaded(recipe, device=device, progress=progress)
         self._store.check_weights(loaded.weights_sha256)
+        if recipe != self.recipe:
+            self._store.set_meta("recipe", recipe.to_toml())
         return loaded
 
     def row_of_file(self, path: str | os.PathLike[str]) -> Float[np.ndarray, " d"] | None:
@@ -314,7 +318,8 @@ def open_index(location: str | os.PathLike[str], recipe: Recipe | None = None) -
     Args:
         location: the index's own folder, not that of the photographs.
         recipe: how pictures are described; may be left out for an index that exists. A recipe that differs
-            only in its whitening or dimension changes that layer and keeps the rows.
+            only in its whitening changes that layer and keeps the rows; one that names the weights otherwise, or
+            another place for them, is taken over once the file there proves to be the same.
 
     Raises:
         InputError: a location that is not a path.
@@ -323,4 +328,4 @@ def open_index(location: str | os.PathLike[str], recipe: Recipe | None = None) -
     """
     if "://" in os.fspath(location):
         raise InputError(f"an index is a folder on this machine, got {os.fspath(location)!r}")
-    return LocalIndex(Store.open(location, recipe))
+    return LocalIndex(Store.open(location, recipe), None if recipe is None else recipe.weights)

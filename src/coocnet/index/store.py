@@ -305,6 +305,9 @@ class Store:
                     _put_meta(db, "made", _now())
                     db.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
                     db.execute(f"PRAGMA user_version = {_SCHEMA_VERSION}")
+        if self.meta("weights_sha256") is None:
+            self.set_meta("recipe", recipe.to_toml())  # nothing was described yet
+            return
         self.check_recipe(recipe)
         stored = self.recipe
         changed = stored.replace(whitening=recipe.whitening, dim=recipe.dim, shrinkage=recipe.shrinkage)
