@@ -29,7 +29,7 @@ def skipped_below(root: Path) -> dict[str, ImageError]:
 # ---- what is found ----
 
 
-KNOWN = ".jpg .jpeg .jpe .png .webp .tif .tiff .gif .bmp .heic .heif .avif".split()
+KNOWN = [".jpg", ".jpeg", ".jpe", ".png", ".webp", ".tif", ".tiff", ".gif", ".bmp", ".heic", ".heif", ".avif"]
 
 
 @pytest.mark.parametrize("suffix", KNOWN)
@@ -85,7 +85,6 @@ def test_hidden_files_and_folders_are_left_out(tmp_path: Path) -> None:
     assert walk(tmp_path).skipped == []
 
 
-@pytest.mark.xfail(reason="a folder's suffix is looked at before its dot", raises=AssertionError)
 def test_a_hidden_folder_with_the_name_of_a_picture_is_left_out(tmp_path: Path) -> None:
     (tmp_path / ".thumbs.jpg").mkdir()
     assert walk(tmp_path).skipped == []

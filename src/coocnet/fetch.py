@@ -11,6 +11,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import IO
 from urllib.parse import urlsplit
 
 from filelock import FileLock
@@ -65,8 +66,8 @@ def fetch(
     if not urls:
         raise InputError("there is no URL to fetch from")
     for url in urls:
-        if urlsplit(url).scheme not in ("http", "https"):
-            raise InputError(f"only http and https are fetched, got {url!r}")
+        if not _is_web_address(url):
+            raise InputError(f"only http and https URLs are fetched, written in ASCII, got {url!r}")
     target = Path(destination)
     failures = []
     try:
@@ -84,8 +85,16 @@ def fetch(
     raise FetchError(f"{target.name} could not be downloaded:\n" + "\n".join(failures))
 
 
+def _is_web_address(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return False
+    return parts.scheme in ("http", "https") and bool(parts.netloc) and url.isascii()
+
+
 def _agrees(path: Path, sha256: str | None) -> bool:
-    return sha256 is None or sha256_of(path).startswith(sha256)
+    return sha256 is None or sha256_of(path).startswith(sha256.lower())
 
 
 def _try_mirror(url: str, target: Path, sha256: str | None, progress: Progress | None, pause_s: float) -> str | None:
@@ -96,7 +105,7 @@ def _try_mirror(url: str, target: Path, sha256: str | None, progress: Progress |
         if attempt:
             time.sleep(pause_s * 2 ** (attempt - 1))
         try:
-            _download(url, part, progress)
+            resumed = _download(url, part, progress)
         except urllib.error.HTTPError as error:
             reason = f"HTTP {error.code} {error.reason}"
             if error.code < 500 and error.code not in (408, 416, 429):
@@ -113,28 +122,33 @@ def _try_mirror(url: str, target: Path, sha256: str | None, progress: Progress |
             return None
         reason = f"the file has SHA-256 {sha256_of(part)}, expected {sha256}"
         part.unlink()
+        if not resumed:
+            return reason
     return reason
 
 
-def _download(url: str, part: Path, progress: Progress | None) -> None:
-    """Fills ``part``, from where it stands if the server has the same file, else from the start."""
+def _download(url: str, part: Path, progress: Progress | None) -> bool:
+    """Fills ``part``, from where it stands if the server has the same file, else from the start; True if resumed."""
     have = part.stat().st_size if part.is_file() else 0
     validator = _saved_validator(part, url) if have else None
     request = urllib.request.Request(url, headers={"User-Agent": "coocnet"})
     if validator:
         request.add_header("Range", f"bytes={have}-")
         request.add_header("If-Range", validator)
-    with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as answer:
+    with _web().open(request, timeout=_TIMEOUT_S) as answer:
         resumed = answer.status == http.HTTPStatus.PARTIAL_CONTENT
         if resumed and not answer.headers.get("Content-Range", "").startswith(f"bytes {have}-"):
             raise http.client.HTTPException("the server resumed at another place than it was asked for")
-        length = answer.headers.get("Content-Length")
+        if resumed and _validator(answer.headers) not in (None, validator):
+            part.unlink()
+            raise http.client.HTTPException("the file changed on the server while it was being downloaded")
+        length = answer.headers.get("Content-Length", "")
         done = have if resumed else 0
-        total = done + int(length) if length else None
+        total = done + int(length) if length.isdecimal() else None
         if not resumed:
-            _save_validator(part, url, answer.headers.get("ETag") or answer.headers.get("Last-Modified"))
+            _save_validator(part, url, _validator(answer.headers))
         with part.open("ab" if resumed else "wb") as stream:
-            while block := answer.read(_BLOCK_BYTES):
+            while block := _received(answer):
                 stream.write(block)
                 done += len(block)
                 if progress:
@@ -143,6 +157,52 @@ def _download(url: str, part: Path, progress: Progress | None) -> None:
             os.fsync(stream.fileno())
     if total is not None and done != total:
         raise http.client.HTTPException(f"the connection ended after {done} of {total} bytes")
+    return bool(resumed)
+
+
+def _received(answer: http.client.HTTPResponse) -> bytes:
+    """The next block; what fails on the network is told apart from what fails on the disk."""
+    try:
+        return answer.read(_BLOCK_BYTES)
+    except OSError as error:
+        raise http.client.HTTPException(f"the connection failed: {error}") from error
+
+
+def _web() -> urllib.request.OpenerDirector:
+    """Opens http and https, through proxies and redirections, and nothing else."""
+    opener = urllib.request.OpenerDirector()
+    for handler in (
+        urllib.request.ProxyHandler,
+        urllib.request.UnknownHandler,
+        urllib.request.HTTPHandler,
+        urllib.request.HTTPSHandler,
+        urllib.request.HTTPDefaultErrorHandler,
+        _WebRedirects,
+        urllib.request.HTTPErrorProcessor,
+    ):
+        opener.add_handler(handler())
+    return opener
+
+
+class _WebRedirects(urllib.request.HTTPRedirectHandler):
+    def redirect_request(  # noqa: PLR0917 - the base class's signature
+        self,
+        req: urllib.request.Request,
+        fp: IO[bytes],
+        code: int,
+        msg: str,
+        headers: http.client.HTTPMessage,
+        newurl: str,
+    ) -> urllib.request.Request | None:
+        """Follows to web addresses alone."""
+        if not _is_web_address(newurl):
+            raise urllib.error.HTTPError(newurl, code, f"redirection to {newurl!r} is not allowed", headers, fp)
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+def _validator(headers: http.client.HTTPMessage) -> str | None:
+    """What the server calls this version of the file."""
+    return headers.get("ETag") or headers.get("Last-Modified")
 
 
 def _validator_file(part: Path) -> Path:

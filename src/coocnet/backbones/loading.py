@@ -8,14 +8,13 @@ names may be anything that fits the network, tensor by tensor.
 from __future__ import annotations
 
 import os
-import pickle  # noqa: TID251 - for the name of an error alone; nothing is unpickled here
+import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import platformdirs
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -179,34 +178,32 @@ def _read_tensors(path: Path) -> StateDict:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (
-        SafetensorError,
-        pickle.UnpicklingError,
-        RuntimeError,
-        EOFError,
-        OSError,
-        ValueError,
-        KeyError,
-    ) as error:
-        first_line = next(iter(str(error).splitlines()), type(error).__name__)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
         raise WeightsMismatchError(
-            f"{printable(path)} is not a file of tensors: {first_line}. "
+            f"{printable(path)} is not a file of tensors, or damaged ({type(error).__name__}). "
             "Give a .safetensors file or a PyTorch checkpoint that holds tensors only."
         ) from error
     if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
         content = content["state_dict"]
-    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
+    if not isinstance(content, dict) or not all(
+        isinstance(name, str) and isinstance(value, Tensor) for name, value in content.items()
+    ):
         raise WeightsMismatchError(f"{printable(path)} does not hold a table of named tensors.")
     return content
 
 
 def _fitted(tensors: StateDict, weights: Weights, trunk: Trunk, backbone: str, path: Path) -> StateDict:
     """The file's tensors under the module's names, in float32; refused unless names and shapes all agree."""
-    renamed = {}
+    renamed: StateDict = {}
+    twice = []
     for name, tensor in tensors.items():
         ours = weights.rename(name)
         if ours is not None:
+            if ours in renamed:
+                twice.append(ours)
             renamed[ours] = tensor.float() if tensor.is_floating_point() else tensor
     wanted = trunk.state_dict()
     for name in wanted:
@@ -215,6 +212,15 @@ def _fitted(tensors: StateDict, weights: Weights, trunk: Trunk, backbone: str, p
             renamed.setdefault(name, torch.tensor(0))
     problems = [
         *_listed("missing", (name for name in wanted if name not in renamed)),
+        *_listed("there twice", twice),
+        *_listed(
+            "of another type",
+            (
+                f"{name} {renamed[name].dtype}"
+                for name in wanted
+                if name in renamed and renamed[name].is_floating_point() != wanted[name].is_floating_point()
+            ),
+        ),
         *_listed("not known", (name for name in renamed if name not in wanted)),
         *_listed(
             "of another shape",

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import io
+import math
 import os
 import stat
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -54,20 +56,30 @@ def read_bytes(path: str | os.PathLike[str]) -> bytes:
         raise ImageError(path, "no such file", unread=True) from error
     except OSError as error:
         raise ImageError(path, unreadable(error), unread=True) from error
-    with os.fdopen(descriptor, "rb") as stream:
-        status = os.fstat(descriptor)
-        if stat.S_ISDIR(status.st_mode):
-            raise ImageError(path, "a folder")
-        if not stat.S_ISREG(status.st_mode):
-            raise ImageError(path, "not a regular file")
-        if status.st_size == 0:
-            raise ImageError(path, "empty file")
-        if status.st_size > MAX_FILE_BYTES:
-            raise ImageError(path, f"larger than {MAX_FILE_BYTES >> 20} MiB")
-        try:
+    except ValueError as error:
+        raise ImageError(path, "no name that a file can have") from error
+    try:
+        if refused := _refused(os.fstat(descriptor)):
+            raise ImageError(path, refused)
+        with os.fdopen(descriptor, "rb", closefd=False) as stream:
             return stream.read()
-        except OSError as error:
-            raise ImageError(path, unreadable(error), unread=True) from error
+    except OSError as error:
+        raise ImageError(path, unreadable(error), unread=True) from error
+    finally:
+        os.close(descriptor)
+
+
+def _refused(status: os.stat_result) -> str | None:
+    """Why a file with this status is not read, or None."""
+    if stat.S_ISDIR(status.st_mode):
+        return "a folder"
+    if not stat.S_ISREG(status.st_mode):
+        return "not a regular file"
+    if status.st_size == 0:
+        return "empty file"
+    if status.st_size > MAX_FILE_BYTES:
+        return f"larger than {MAX_FILE_BYTES >> 20} MiB"
+    return None
 
 
 def unreadable(error: OSError) -> str:
@@ -96,6 +108,8 @@ def decode(content: bytes, path: str | os.PathLike[str], *, size_px: int | None,
     """
     if size_px is not None and size_px < 1:
         raise InputError(f"size_px is at least 1, got {size_px}")
+    # Pillow warns of metadata it cannot read and of pictures above 89 megapixels: neither is anyone's concern here.
+    warnings.filterwarnings("ignore", module=r"PIL\.")
     try:
         with _opened(content, path) as file:
             image = _upright_rgb(file)
@@ -108,8 +122,7 @@ def decode(content: bytes, path: str | os.PathLike[str], *, size_px: int | None,
     except MemoryError as error:
         raise ImageError(path, "does not fit into memory") from error
     except Exception as error:
-        text = str(error).lower()
-        reason = "truncated" if "truncated" in text or "broken data stream" in text else f"damaged ({error})"
+        reason = "truncated" if "truncated" in str(error).lower() else f"damaged ({error})"
         raise ImageError(path, reason) from error
     full = image.size
     if box is not None:
@@ -127,8 +140,10 @@ def fit(image: Image.Image, size_px: int | None, *, longest_full_px: int) -> UIn
 
 
 def _whole_pixels(box: Box, full: tuple[int, int], path: str | os.PathLike[str]) -> tuple[int, int, int, int]:
-    x1, y1, x2, y2 = (round(edge) for edge in box)
     width, height = full
+    if not all(math.isfinite(edge) for edge in box):
+        raise InputError(f"the edges of a box are numbers of pixels, got {box}")
+    x1, y1, x2, y2 = (round(edge) for edge in box)
     x1, y1, x2, y2 = max(x1, 0), max(y1, 0), min(x2, width), min(y2, height)
     if x1 >= x2 or y1 >= y2:
         numbers = ",".join(f"{edge:g}" for edge in box)
@@ -174,5 +189,8 @@ def _eight_bits(image: Image.Image) -> Image.Image:
         top = 1.0 if values.max() <= 1 else 255.0 if values.max() <= 255 else 65535.0
     else:
         top = 255.0 if values.max() <= 255 and image.mode == "I" else 65535.0
-    scaled: np.ndarray = np.clip(values / top * 255, 0, 255)
-    return Image.fromarray(scaled.round().astype(np.uint8))
+    grey = Image.fromarray(np.clip(values / top * 255, 0, 255).round().astype(np.uint8))
+    transparent = image.info.get("transparency")
+    if isinstance(transparent, int):
+        grey.putalpha(Image.fromarray(np.where(values == transparent, 0, 255).astype(np.uint8)))
+    return grey

@@ -39,7 +39,7 @@ class Walk:
         files: pictures by their suffix, sorted by path.
         skipped: what has a picture's name but cannot be one, with the reason.
         unread_folders: folders that could not be listed: what is below them is unknown, not gone.
-        others: number of files with other suffixes.
+        others: number of files with other suffixes, or hidden.
     """
 
     root: str
@@ -69,8 +69,9 @@ def walk(folder: str | os.PathLike[str]) -> Walk:
 
     for parent, folders, names in os.walk(root, onerror=unread):
         for name in folders:
-            if _suffix(name) in SUFFIXES:
-                found.skipped.append(ImageError(os.path.join(parent, name), "a folder"))
+            if _suffix(name) in SUFFIXES and not name.startswith("."):
+                path = os.path.join(parent, name)
+                found.skipped.append(ImageError(path, "a link to a folder" if os.path.islink(path) else "a folder"))
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in names:
             if _suffix(name) not in SUFFIXES or name.startswith("."):
@@ -90,8 +91,6 @@ def _look_at(path: str, found: Walk) -> None:
         return
     if stat.S_ISREG(status.st_mode):
         found.files.append(FoundFile(path, FileStamp(status.st_size, status.st_mtime_ns)))
-    elif stat.S_ISDIR(status.st_mode):
-        found.skipped.append(ImageError(path, "a link to a folder"))
     else:
         found.skipped.append(ImageError(path, "not a regular file"))
 

@@ -6,6 +6,7 @@ search" (2020, arXiv:2003.13827), section 3. Equation numbers below are the pape
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -59,7 +60,7 @@ def activation_mask(a: Float[Tensor, "b d h w"], threshold: Threshold = "mean") 
 
 
 def _per_image_threshold(a: Tensor, threshold: Threshold) -> Tensor:
-    """The threshold t as (b, 1, 1, 1), rounded so that a > t in this dtype decides as in exact arithmetic."""
+    """The threshold t as (b, 1, 1, 1); for float32, rounded so that a > t decides as with the float64 mean."""
     images = a.shape[0]
     if threshold == "mean":
         if a.dtype == torch.float64 or a.device.type == "mps":
@@ -67,7 +68,7 @@ def _per_image_threshold(a: Tensor, threshold: Threshold) -> Tensor:
             low, high = a.flatten(1).aminmax(dim=1)
             t = t.clamp(low, high)
         else:
-            exact = a.mean(dim=(1, 2, 3), dtype=torch.float64)
+            exact = a.sum(dim=(1, 2, 3), dtype=torch.float64) / a[0].numel()
             t = exact.to(a.dtype)
             below = torch.nextafter(t, t.new_tensor(-torch.inf))
             t = torch.where(t.double() > exact, below, t)
@@ -77,11 +78,15 @@ def _per_image_threshold(a: Tensor, threshold: Threshold) -> Tensor:
         count = a[0].numel()
         rank = max(1, min(count, round(threshold.q * (count - 1)) + 1))
         t = a.flatten(1).kthvalue(rank, dim=1).values
-    elif isinstance(threshold, int | float):
-        t = a.new_full((images,), float(threshold))
     else:
-        raise InputError(f"threshold is 'mean', a number or a Quantile, got {threshold!r}")
+        t = a.new_full((images,), _number(threshold))
     return t.view(images, 1, 1, 1)
+
+
+def _number(threshold: object) -> float:
+    if isinstance(threshold, int | float) and not math.isnan(threshold):
+        return float(threshold)
+    raise InputError(f"threshold is 'mean', a number or a Quantile, got {threshold!r}")
 
 
 @in_float32
@@ -149,7 +154,7 @@ def direct_cooccurrence(
                 [4., 6., 4.]])
     """
     _need_channels(a)
-    rho = activation_mask(a) if mask is None else mask
+    rho = activation_mask(a) if mask is None else mask.to(a.dtype)
     x = a * rho
     # Subtracting before the window sum, not after, leaves exactly 0 where no other channel fires.
     others = x.sum(1, keepdim=True) - x
@@ -185,7 +190,7 @@ def filtered_cooccurrence(
     d, s = a.shape[1], weight.shape[-1]
     if tuple(weight.shape) != (d, d, s, s) or s % 2 == 0:
         raise InputError(f"for {d} channels the filter is ({d}, {d}, s, s) with s odd, got {tuple(weight.shape)}")
-    rho = activation_mask(a) if mask is None else mask
+    rho = activation_mask(a) if mask is None else mask.to(a.dtype)
     return functional.conv2d(a * rho, weight, padding=s // 2) / (d - 1) * rho
 
 

@@ -61,8 +61,9 @@ def gem(a: Float[Tensor, "b d h w"], *, power: float | Tensor) -> Float[Tensor, 
     Raises:
         InputError: p is not positive.
     """
-    if float(power) <= 0:
-        raise InputError(f"the power of GeM is positive, got {float(power)}")
+    p = float(torch.as_tensor(power).detach())
+    if not p > 0:
+        raise InputError(f"the power of GeM is positive, got {p}")
     positive = a.clamp(min=0)
     # Dividing by each channel's maximum keeps a^p within the floats for any p.
     top = positive.detach().amax(dim=(2, 3), keepdim=True)
@@ -99,8 +100,8 @@ def _rmac_regions(height: int, width: int, levels: int) -> list[tuple[int, int, 
     extra = 0
     if long > short:
         # With m regions of side `short` along the long side, neighbours overlap by 1 - (long-short)/((m-1)·short).
-        overlaps = [abs(1 - (long - short) / (m * short) - 0.4) for m in range(1, 7)]
-        extra = 1 + overlaps.index(min(overlaps))
+        misses = [abs(3 * m * short - 5 * (long - short)) / m for m in range(1, 7)]  # |overlap - 0.4|·5·short, exact
+        extra = 1 + misses.index(min(misses))
     regions = []
     for level in range(1, levels + 1):
         side = max(1, 2 * short // (level + 1))
@@ -151,7 +152,7 @@ def chco_weights(ct: Float[Tensor, "b d h w"], *, epsilon: float) -> Float[Tenso
     Raises:
         InputError: ε is not positive.
     """
-    if epsilon <= 0:
+    if not epsilon > 0:
         raise InputError(f"epsilon is positive, got {epsilon}")
     v = ct.sum(dim=(2, 3))
     total = v.sum(1, keepdim=True)

@@ -30,7 +30,7 @@ def centre_prior(height: int, width: int, *, like: Tensor | None = None) -> Floa
     i, j = _cell_middles(height, like), _cell_middles(width, like)
     s = min(height, width) / 2 / 3
     squares = (i[:, None] - height / 2) ** 2 + (j[None, :] - width / 2) ** 2
-    return torch.exp(-squares / (2 * s * s))
+    return _as(torch.exp(-squares / (2 * s * s)), like)
 
 
 def top_down_prior(height: int, width: int, *, floor: float, like: Tensor | None = None) -> Float[Tensor, "h w"]:
@@ -51,11 +51,15 @@ def top_down_prior(height: int, width: int, *, floor: float, like: Tensor | None
         raise InputError(f"floor lies between 0 and 1, got {floor}")
     depth = (_cell_middles(height, like) - 0.5) / max(height - 1, 1)
     _cell_middles(width, like)
-    return (1 - (1 - floor) * depth)[:, None].expand(height, width)
+    return _as((1 - (1 - floor) * depth)[:, None].expand(height, width), like)
 
 
 def _cell_middles(n: int, like: Tensor | None) -> Tensor:
     if n < 1:
         raise InputError(f"a map has at least one row and one column, got a side of {n}")
-    dtype, device = (like.dtype, like.device) if like is not None else (torch.float32, None)
-    return torch.arange(n, dtype=dtype, device=device) + 0.5
+    dtype = torch.float64 if like is not None and like.dtype == torch.float64 else torch.float32
+    return torch.arange(n, dtype=dtype, device=None if like is None else like.device) + 0.5
+
+
+def _as(prior: Tensor, like: Tensor | None) -> Tensor:
+    return prior if like is None else prior.to(like.dtype)
