@@ -1,10 +1,10 @@
 """Retrieval on real photographs: mAP of the poolings, with and without a whitening learned elsewhere.
 
-    python benchmarks/real_photographs.py DATA [--out results/real-photographs.json] [--table docs/FILE.md]
+    python benchmarks/real_photographs.py DATA [--out results/real-photographs.json]
 
 DATA holds ``images/paris6k_subset``, ``images/paintings`` (both only judged on) and the pictures the whitening is
-fitted on. Each picture goes through the network once; every pooling takes the same map. Weights are found as the
-command finds them (``COOCNET_WEIGHTS``).
+fitted on. Each picture goes through the network once; every pooling takes the same map. The table goes into
+``docs/real-photographs.md``. Weights are found as the command finds them (``COOCNET_WEIGHTS``).
 """
 
 from __future__ import annotations
@@ -32,6 +32,8 @@ from coocnet.whitening import fit_pca
 COMPARED = ("ucrow", "crow", "spoc", "gem", "chco-sct")
 FIT_ON = ("ukbench", "dvd_covers", "scenes", "porto/train")
 WHITENED_DIM = 512
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "real-photographs.md"
+MARKS = ("<!-- table: written by benchmarks/real_photographs.py -->", "<!-- end of table -->")
 Rows = dict[str, np.ndarray]
 
 
@@ -101,7 +103,6 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("--recipe", default="default")
     parser.add_argument("--out", type=Path, default=Path("results/real-photographs.json"))
-    parser.add_argument("--table", type=Path, default=Path("docs/real-photographs-table.md"))
     given = parser.parse_args()
     recipe = Recipe.load(given.recipe)
     describer = Describer(recipe)
@@ -135,8 +136,11 @@ def main() -> None:
     }
     given.out.parent.mkdir(parents=True, exist_ok=True)
     given.out.write_text(json.dumps(document, indent=1) + "\n")
-    given.table.write_text(table(results))
-    print(given.table.read_text())
+    print(table(results))
+    if given.recipe == "default" and PAGE.is_file():
+        before, _, rest = PAGE.read_text().partition(MARKS[0])
+        _, _, after = rest.partition(MARKS[1])
+        PAGE.write_text(f"{before}{MARKS[0]}\n{table(results)}{MARKS[1]}{after}")
 
 
 def table(results: Sequence[dict[str, object]]) -> str:
