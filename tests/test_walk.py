@@ -219,3 +219,9 @@ def test_a_dangling_link_as_root_is_refused(tmp_path: Path) -> None:
     (tmp_path / "album").symlink_to("gone")
     with pytest.raises(InputError, match="is not a folder"):
         walk(tmp_path / "album")
+
+
+def test_a_file_dated_centuries_ahead_has_a_stamp_of_64_bits(tmp_path: Path) -> None:
+    put(tmp_path, "a.jpg")
+    os.utime(tmp_path / "a.jpg", (2**34, 2**34))
+    assert walk(tmp_path).files[0].stamp.modified_ns == 2**63 - 1

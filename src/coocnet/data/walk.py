@@ -90,9 +90,14 @@ def _look_at(path: str, found: Walk) -> None:
         found.skipped.append(ImageError(path, unreadable(error), unread=True))
         return
     if stat.S_ISREG(status.st_mode):
-        found.files.append(FoundFile(path, FileStamp(status.st_size, status.st_mtime_ns)))
+        found.files.append(FoundFile(path, FileStamp(status.st_size, _in_64_bits(status.st_mtime_ns))))
     else:
         found.skipped.append(ImageError(path, "not a regular file"))
+
+
+def _in_64_bits(time_ns: int) -> int:
+    """A stamp that a database can hold, whatever year a file claims to be from."""
+    return max(-(2**63), min(2**63 - 1, time_ns))
 
 
 def _suffix(name: str) -> str:
