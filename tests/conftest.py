@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from safetensors.torch import save_file
 
 from coocnet.backbones import BACKBONES
 from coocnet.data.scenes import View, make_scenes
+from coocnet.describe import Describer
 from coocnet.recipe import Recipe
 
 torch.set_num_threads(1)  # the maps are small: more threads wait for one another longer than they compute
@@ -68,3 +70,19 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[View]]:
     """A small rendered collection: its folder and what is in it. Not to be written to."""
     folder = tmp_path_factory.mktemp("scenes")
     return folder, make_scenes(folder, instances=6, views=3, size_px=160)
+
+
+@pytest.fixture
+def describer(recipe: Recipe) -> Describer:
+    return Describer(recipe)
+
+
+@pytest.fixture
+def photos(tmp_path: Path, scenes) -> Path:
+    """A copy of the rendered database pictures, free to be changed."""
+    return Path(shutil.copytree(scenes[0] / "database", tmp_path / "photos"))
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    return tmp_path / "photos.cooc"

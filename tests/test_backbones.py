@@ -30,6 +30,7 @@ from coocnet.backbones import (
     find_weights,
     load_backbone,
     loading,
+    locate_weights,
     lookup,
     weights_cache,
 )
@@ -512,7 +513,8 @@ def test_the_named_folder_comes_before_the_cache(
     assert find_weights(wanted) is None
     for folder, found_in in ((cache, "cache"), (named, "COOCNET_WEIGHTS")):
         (folder / wanted.file).write_bytes(random_weights.read_bytes())
-        assert find_weights(wanted) == loading.WeightsPlace(folder / wanted.file, found_in, wanted.sha256)
+        place = loading.WeightsPlace(folder / wanted.file, found_in, wanted.sha256, verified=True)
+        assert find_weights(wanted) == place
         assert load_backbone(SMALL).place == find_weights(wanted)
 
 
@@ -614,11 +616,35 @@ def test_missing_weights_are_downloaded_into_the_cache_once(
     replace_weights(monkeypatch, replace(wanted, urls=(f"{url}/{wanted.file}",)))
     steps: list[int] = []
     loaded = load_backbone(SMALL, progress=lambda done, _: steps.append(done))
-    assert loaded.place == loading.WeightsPlace(weights_cache() / wanted.file, "cache", wanted.sha256)
+    assert loaded.place == loading.WeightsPlace(weights_cache() / wanted.file, "cache", wanted.sha256, verified=True)
     assert steps[-1] == random_weights.stat().st_size
     (folder / wanted.file).unlink()
     again: LoadedBackbone = load_backbone(SMALL)
     torch.testing.assert_close(again.trunk.state_dict(), loaded.trunk.state_dict(), rtol=0, atol=0)
+
+
+def test_a_download_without_a_known_checksum_counts_as_unverified(
+    served: tuple[Path, str], wanted: Weights, random_weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, url = served
+    (folder / wanted.file).write_bytes(random_weights.read_bytes())
+    replace_weights(monkeypatch, replace(wanted, sha256=None, urls=(f"{url}/{wanted.file}",)))
+    assert not load_backbone(SMALL).place.verified
+    assert not load_backbone(SMALL).place.verified
+
+
+def test_weights_are_located_without_a_download(
+    served: tuple[Path, str], wanted: Weights, random_weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, url = served
+    (folder / wanted.file).write_bytes(random_weights.read_bytes())
+    replace_weights(monkeypatch, replace(wanted, urls=(f"{url}/{wanted.file}",)))
+    assert locate_weights(SMALL) is None
+    place = load_backbone(SMALL).place
+    assert locate_weights(SMALL) == place
+    assert locate_weights(SMALL, str(random_weights)).sha256 == place.sha256
+    with pytest.raises(InputError, match="no such file"):
+        locate_weights(SMALL, "none.pth")
 
 
 @pytest.mark.usefixtures("no_pause")

@@ -34,11 +34,6 @@ def run(tmp_path: Path):
 
 
 @pytest.fixture
-def photos(tmp_path: Path, scenes) -> Path:
-    return Path(shutil.copytree(scenes[0] / "database", tmp_path / "photos"))
-
-
-@pytest.fixture
 def recipe_file(recipe: Recipe, tmp_path: Path) -> Path:
     path = tmp_path / "quick.toml"
     path.write_text(recipe.to_toml())
@@ -129,6 +124,22 @@ def test_a_box_searches_for_the_part(library: Path) -> None:
         (("search", "photos/instance000_view00.jpg", "-k", "0"), 2, "-k"),
         (("search", "photos/instance000_view00.jpg", "--index", "none.cooc"), 1, "coocnet index"),
         (("search", "photos/instance000_view00.jpg", "--montage", "found.xyz"), 1, "found.xyz"),
+        (("search", "photos/instance000_view00.jpg", "--montage", "none/found.png"), 1, "there is no folder"),
+        (("search", "photos/instance000_view00.jpg", "--montage", "photos"), 1, "no picture format"),
+        (("search", "quick.toml", "--montage", "photos/instance000_view00.jpg"), 1, "of the collection"),
+        (("search", "photos/instance000_view00.jpg", "--threshold", "nan"), 1, "nan"),
+        (("search", "photos/instance000_view00.jpg", "--box", "1,1,9,9", "--weights", "none.pth"), 1, "none.pth"),
+        (("search", "photos/instance000_view00.jpg", "--box", "1,1,9,9", "--device", "abacus"), 1, "abacus"),
+        (("search", "photos/instance000_view00.jpg", "-i", "milvus://host/x"), 1, "'milvus://host/x'"),
+        (("search", "x" * 300), 1, "cannot be read: file name too long"),
+        (("index", "~nobody-of-this-name/x"), 1, "~nobody-of-this-name/x is not a folder"),
+        (("index", "x" * 300), 1, "is not a folder"),
+        (("index", "photos", "--recipe", "x" * 300), 1, "no recipe"),
+        (("index", "photos", "-i", "x" * 300), 1, "too long"),
+        (("index", "nowhere", "--allow-empty"), 1, "does not exist"),
+        (("whitening", "-o", "white.png"), 1, ".safetensors"),
+        (("whitening", "-o", "white.safetensors", "--dim", "99"), 1, "99 were asked for"),
+        (("heatmap", "photos/instance000_view00.jpg", "-o", "photos/instance000_view00.jpg"), 1, "to be read"),
         (("index", "nowhere"), 1, "nowhere"),
         (("index", "photos", "--index", "photos"), 1, "--index"),
         (("index", "photos", "--recipe", "no-such"), 1, "paper-crow"),
@@ -165,6 +176,66 @@ def test_the_index_place_can_come_from_the_environment(run, photos: Path, recipe
     assert not (tmp_path / "photos.cooc").exists()
 
 
+def test_an_interrupted_start_does_not_stand_in_the_way(run, photos: Path, recipe_file: Path, tmp_path: Path) -> None:
+    (tmp_path / "photos.cooc").mkdir()
+    (tmp_path / "photos.cooc" / "index.sqlite").touch()
+    assert "there is no index" in run("info").stderr
+    assert "COOCNET_WEIGHTS" in run("index", photos).stderr
+    assert run("index", photos, "--recipe", recipe_file).returncode == 0
+
+
+def test_a_whitening_is_fitted_written_given_and_declined(
+    run, photos: Path, recipe_file: Path, tmp_path: Path
+) -> None:
+    assert run("index", photos, "--recipe", recipe_file).returncode == 0
+    done = run("whitening", "-o", "white.safetensors", "--dim", "4")
+    assert "4 dimensions, fitted on 18 pictures" in done.stdout
+    assert run("index", photos, "--whitening", "white.safetensors").returncode == 0
+    assert json.loads(run("info", "--json").stdout)["whitening"].startswith("version 1, pca, fitted on 18 pictures")
+    assert run("index", photos, "--whitening", "none").returncode == 0
+    assert json.loads(run("info", "--json").stdout)["whitening"] == "none, as asked for"
+
+
+def test_moved_weights_are_named_in_a_search_and_taken_over_by_the_next_index(
+    run, photos: Path, recipe_file: Path, tmp_path: Path, random_weights: Path, scenes
+) -> None:
+    here = tmp_path / "here.safetensors"
+    shutil.copy(random_weights, here)
+    assert run("index", photos, "--recipe", recipe_file, "--weights", here).returncode == 0
+    moved = here.rename(tmp_path / "moved.safetensors")
+    query = scenes[0] / next(view.path for view in scenes[1] if view.role == "query")
+    assert "here.safetensors" in run("search", query).stderr
+    assert run("search", query, "--weights", moved).returncode == 0
+    assert run("index", photos, "--weights", moved).returncode == 0
+    assert run("search", query).returncode == 0
+
+
+def test_names_with_control_characters_and_without_a_text_are_harmless(run, photos: Path, recipe_file: Path) -> None:
+    some = sorted(photos.iterdir())[0]
+    shutil.copy(some, photos / "two\nlines \x1b[31m.jpg")
+    shutil.copy(some, os.fsencode(photos) + b"/caf\xe9.jpg")
+    assert run("index", photos, "--recipe", recipe_file).returncode == 0
+    shown = run("search", some, "-k", "3").stdout
+    assert "\x1b" not in shown
+    assert r"two\nlines \x1b[31m.jpg" in shown
+    hits = json.loads(run("search", some, "-k", "3", "--json").stdout)["hits"]
+    assert {Path(hit["path"]).name for hit in hits} == {some.name, "two\nlines \x1b[31m.jpg", r"caf\udce9.jpg"}
+    odd = next(hit for hit in hits if "path_bytes" in hit)
+    assert os.path.exists(bytes.fromhex(odd["path_bytes"]))
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="this system has no /dev/full")
+def test_output_that_cannot_be_written_is_said_in_words(library: Path) -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "coocnet", "recipes", "default"],
+            stdout=full, stderr=subprocess.PIPE, text=True, cwd=library,
+        )  # fmt: skip
+    assert done.returncode == 1
+    assert "could not be written" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_recipes_are_listed_and_printed_as_toml_to_start_from(run, tmp_path: Path) -> None:
     listed = run("recipes").stdout
     assert all(name in listed for name in PRESETS)
@@ -184,7 +255,7 @@ def test_weights_are_listed_with_where_they_are(run, tmp_path: Path) -> None:
 def test_version_and_help_name_every_command(run) -> None:
     assert run("--version").stdout.startswith("coocnet ")
     top = run("--help").stdout
-    for name in ("index", "search", "heatmap", "weights", "info", "recipes"):
+    for name in ("index", "search", "heatmap", "weights", "info", "recipes", "whitening"):
         assert name in top
         page = run(name, "--help")
         assert page.returncode == 0

@@ -255,7 +255,7 @@ REFUSED = {
     "a negative radius": (lambda: ops.direct_cooccurrence(MAP, radius_cells=-1), "-1"),
     "a negative radius of a window": (lambda: ops.window_sum(MAP, -2), "-2"),
     "a negative radius of a filter": (lambda: ops.direct_filter(4, radius_cells=-3), "-3"),
-    "a filter for one channel": (lambda: ops.direct_filter(1, radius_cells=1), "got 1 "),
+    "a filter for one channel": (lambda: ops.direct_filter(1, radius_cells=1), "got 1"),
     "one channel": (lambda: ops.direct_cooccurrence(MAP[:, :1], radius_cells=1), r"\(1, 1, 4, 4\)"),
     "one channel to filter": (
         lambda: ops.filtered_cooccurrence(MAP[:, :1], torch.ones(1, 1, 3, 3)),
@@ -268,6 +268,27 @@ REFUSED = {
     ),
     "a grouped filter": (lambda: ops.filtered_cooccurrence(MAP, torch.ones(3, 1, 3, 3)), r"\(3, 1, 3, 3\)"),
     "an oblong filter": (lambda: ops.filtered_cooccurrence(MAP, torch.ones(3, 3, 1, 3)), r"\(3, 3, 1, 3\)"),
+    "a filter without a side": (lambda: ops.filtered_cooccurrence(MAP, torch.ones(3, 3)), r"\(3, 3\)"),
+    "a filter of another type": (lambda: ops.filtered_cooccurrence(MAP, torch.ones(3, 3, 3, 3).double()), "float64"),
+    "a filter that is no tensor": (lambda: ops.filtered_cooccurrence(MAP, 3), "got 3"),
+    "a quantile in words": (lambda: ops.activation_mask(MAP, ops.Quantile("high")), "'high'"),
+    "a threshold of truth": (lambda: ops.activation_mask(MAP, True), "True"),
+    "a radius between cells": (lambda: ops.direct_cooccurrence(MAP, radius_cells=1.5), r"1\.5"),
+    "a radius of truth": (lambda: ops.window_sum(MAP, True), "True"),
+    "a radius in words": (lambda: ops.direct_filter(4, radius_cells="4"), "'4'"),
+    "channels between numbers": (lambda: ops.direct_filter(4.5, radius_cells=1), r"4\.5"),
+    "a mask of another shape": (
+        lambda: ops.direct_cooccurrence(MAP, radius_cells=1, mask=MAP[:, :1]),
+        r"mask .*\(1, 3, 4, 4\).*\(1, 1, 4, 4\)",
+    ),
+    "a mask on another device": (
+        lambda: ops.direct_cooccurrence(MAP, radius_cells=1, mask=MAP.to("meta")),
+        "mask .*cpu.*meta",
+    ),
+    "a mask that is no tensor": (
+        lambda: ops.filtered_cooccurrence(MAP, torch.ones(3, 3, 3, 3), mask=MAP.numpy() > 0),
+        "mask .*array",
+    ),
 }
 
 
@@ -276,6 +297,35 @@ REFUSED = {
 def test_input_that_cannot_be_used_is_refused_and_quoted(call, quoted) -> None:
     with pytest.raises(InputError, match=quoted):
         call()
+
+
+NO_MAPS = {
+    "three axes": (MAP[0], r"\(3, 4, 4\)"),
+    "five axes": (MAP[None], r"\(1, 1, 3, 4, 4\)"),
+    "whole numbers": (MAP.int(), "int32"),
+    "no channel": (MAP[:, :0], r"\(1, 0, 4, 4\)"),
+    "no cell": (MAP[:, :, :0], r"\(1, 3, 0, 4\)"),
+    "an array": (MAP.numpy(), "array"),
+    "nothing": (None, "None"),
+}
+ON_ANYTHING = {**OPERATORS, "filtered": lambda a: ops.filtered_cooccurrence(a, torch.ones(3, 3, 3, 3))}
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("operator", ON_ANYTHING.values(), ids=ON_ANYTHING)
+@pytest.mark.parametrize(("given", "quoted"), NO_MAPS.values(), ids=NO_MAPS)
+def test_what_is_no_map_is_refused(operator, given, quoted) -> None:
+    with pytest.raises(InputError, match=f"a map is .*{quoted}"):
+        operator(given)
+
+
+@pytest.mark.parametrize("operator", ON_ANYTHING.values(), ids=ON_ANYTHING)
+def test_no_images_give_no_result(operator) -> None:
+    assert operator(MAP[:0]).shape == (0, 3, 4, 4)
+
+
+def test_a_radius_beyond_all_numbers_is_the_whole_map() -> None:
+    assert torch.equal(ops.window_sum(MAP, 10**30), ops.window_sum(MAP, 4))
 
 
 # ------------------------------------------------------------------------------- the authors' own tensor

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +15,8 @@ from coocnet import ops
 from coocnet.describe import POOLINGS, PRIORS, Describer
 from coocnet.errors import ImageError, InputError, WeightsMissingError
 from coocnet.recipe import Cooccurrence, Recipe
+
+NAN = float("nan")
 
 
 @pytest.fixture
@@ -154,3 +158,95 @@ def test_missing_weights_say_which_file_and_where_to_put_it() -> None:
 def test_a_recipe_of_what_does_not_exist_is_refused(recipe: Recipe, change: dict[str, str], says: str) -> None:
     with pytest.raises(InputError, match=says):
         Describer(recipe.replace(**change))
+
+
+@pytest.mark.parametrize(
+    "paths", ["q.jpg", Path("q.jpg"), b"q.jpg", 7, None, [Path("q.jpg"), 7], [b"q.jpg"]], ids=repr
+)
+def test_anything_but_a_list_of_paths_is_refused(recipe: Recipe, paths: Any) -> None:
+    with pytest.raises(InputError, match=r"a list of paths, got .*(q\.jpg|7|None)"):
+        Describer(recipe).describe(paths)
+
+
+def test_any_iterable_of_paths_will_do(recipe: Recipe, pictures: list[Path]) -> None:
+    describer = Describer(recipe)
+    np.testing.assert_array_equal(describer.describe(path for path in pictures), describer.describe(pictures))
+    assert describer.describe([]).shape == (0, describer.dim)
+
+
+@pytest.mark.parametrize(
+    "box", [(1, 2, 3), (1, 2, 3, 4, 5), "1234", ("1", "2", "3", "4"), (0, 0, NAN, 9), (0, 0, True, 9), 7], ids=repr
+)
+def test_a_box_that_is_not_four_numbers_is_refused(recipe: Recipe, pictures: list[Path], box: Any) -> None:
+    with pytest.raises(InputError, match=r"four numbers .*got .*(5|3|4|nan|True|7)"):
+        Describer(recipe).describe(pictures[:2], boxes=[None, box])
+
+
+def test_boxes_may_be_rows_of_an_array(recipe: Recipe, pictures: list[Path]) -> None:
+    describer = Describer(recipe)
+    boxes = [(0, 0, 40, 40), (2, 3, 30, 40)]
+    rows = describer.describe(pictures[:2], boxes=np.array(boxes, np.float32))
+    np.testing.assert_array_equal(rows, describer.describe(pictures[:2], boxes=boxes))
+    with pytest.raises(InputError, match="list of boxes, got 7"):
+        describer.describe(pictures[:2], boxes=7)
+
+
+@pytest.mark.parametrize("given", ["mobile", {"backbone": "vgg16"}, ""], ids=repr)
+def test_a_name_instead_of_a_recipe_says_how_to_load_it(given: Any) -> None:
+    says = f"Recipe.load({given!r})" if isinstance(given, str) else "Recipe.load(NAME_OR_FILE)"
+    with pytest.raises(InputError, match=re.escape(says)) as caught:
+        Describer(given)
+    assert f"got {given!r}" in str(caught.value)
+
+
+@pytest.mark.parametrize("batch_size", [0, -1, 1.5, True, "4"], ids=repr)
+def test_a_batch_of_no_pictures_is_refused(recipe: Recipe, batch_size: Any) -> None:
+    with pytest.raises(InputError, match=f"batch_size .*got {batch_size!r}"):
+        Describer(recipe, batch_size=batch_size)
+
+
+@pytest.mark.parametrize("device", ["foo", "", "meta", "cuda:99", torch.device("cuda", 99), 3.5], ids=repr)
+def test_a_device_that_is_not_here_is_refused_before_weights_are_looked_for(device: Any) -> None:
+    with pytest.raises(InputError, match=rf"'{device}'.*there is cpu"):
+        Describer(Recipe(), device=device)  # whose weights are missing
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_cuda_is_refused_where_there_is_none(recipe: Recipe) -> None:
+    with pytest.raises(InputError, match=r"'cuda'.*there is cpu"):
+        Describer(recipe, device="cuda")
+
+
+PIXELS = np.full((2, 40, 50, 3), 100, np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("pixels", "quoted"),
+    [
+        (PIXELS / np.float32(255), r"float32 \(2, 40, 50, 3\)"),
+        (PIXELS[0], r"uint8 \(40, 50, 3\)"),
+        (PIXELS[..., :1], r"\(2, 40, 50, 1\)"),
+        (PIXELS.transpose(0, 3, 1, 2), r"\(2, 3, 40, 50\)"),
+        (PIXELS[:, :0], r"\(2, 0, 50, 3\)"),
+        (torch.from_numpy(PIXELS), "Tensor"),
+        ([PIXELS], "list"),
+        (None, "NoneType"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_pixels_of_another_kind_or_shape_are_refused(recipe: Recipe, pixels: Any, quoted: str) -> None:
+    with pytest.raises(InputError, match=r"uint8 \(b, h, w, 3\), got .*" + quoted):
+        Describer(recipe).describe_pixels(pixels)
+
+
+def test_the_map_is_of_one_picture_alone(recipe: Recipe) -> None:
+    describer = Describer(recipe)
+    assert describer.map_of(PIXELS[0]).shape[:2] == (1, describer.dim)
+    with pytest.raises(InputError, match=r"uint8 \(h, w, 3\), got .*\(2, 40, 50, 3\)"):
+        describer.map_of(PIXELS)
+
+
+def test_pixels_that_may_not_be_written_are_described(recipe: Recipe) -> None:
+    describer = Describer(recipe)
+    read_only = np.asarray(Image.fromarray(PIXELS[0]))
+    np.testing.assert_array_equal(describer.describe_pixels(read_only[None]), describer.describe_pixels(PIXELS[:1]))

@@ -7,11 +7,14 @@ import os
 import signal
 import socket
 import struct
+import subprocess
+import sys
 import warnings
 import zlib
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -362,9 +365,9 @@ def test_a_box_that_leaves_nothing_is_refused_with_its_numbers(box: images.Box, 
     assert not caught.value.unread
 
 
-@pytest.mark.parametrize("edge", [float("nan"), float("inf")])
-def test_a_box_that_is_no_number_is_refused(edge: float) -> None:
-    with pytest.raises((ImageError, InputError), match=str(edge)):
+@pytest.mark.parametrize("edge", [float("nan"), float("inf"), "9", None, True])
+def test_a_box_that_is_not_of_numbers_is_refused(edge: Any) -> None:
+    with pytest.raises(InputError, match=f"four numbers .*{edge}"):
         decoded(encoded(SMOOTH), box=(0, 0, edge, 5))
 
 
@@ -471,6 +474,18 @@ def test_a_file_above_the_limit_is_refused(tmp_path: Path, monkeypatch: pytest.M
     assert (error.reason, error.unread) == ("larger than 1 MiB", False)
 
 
+def test_a_file_that_does_not_fit_into_memory_is_unread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Full(io.BytesIO):
+        def read(self, *_: object) -> bytes:
+            raise MemoryError
+
+    path = tmp_path / "large.jpg"
+    path.write_bytes(b"many")
+    monkeypatch.setattr(os, "fdopen", lambda *_, **__: Full())
+    error = refusal(path)
+    assert (error.reason, error.unread) == ("does not fit into memory", True)
+
+
 def test_a_digest_tells_contents_apart() -> None:
     assert content_digest(b"one") == content_digest(bytearray(b"one"))
     assert len({content_digest(content) for content in (b"", b"one", b"One", b"one\0")}) == 4
@@ -525,27 +540,71 @@ def test_a_decompression_bomb_is_refused_by_its_header(width: int, height: int) 
     assert reason_of(content) == f"more than {2 * Image.MAX_IMAGE_PIXELS // 10**6} megapixels"
 
 
+@pytest.mark.parametrize("step", ["_upright_rgb", "fit"])
+def test_a_picture_that_does_not_fit_into_memory_is_refused(step: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(images, step, full)
+    assert reason_of(encoded(SMOOTH)) == "does not fit into memory"
+
+
 HEIC_HEADER = b"\0\0\0\x18ftyp%b\0\0\0\0mif1heic" + bytes(64)
+needs_heif = pytest.mark.skipif(find_spec("pillow_heif") is None, reason="needs the extra coocnet[heic]")
 
 
-@pytest.mark.skipif(find_spec("pillow_heif") is not None, reason="the extra is installed")
 @pytest.mark.parametrize("brand", [b"heic", b"heix", b"mif1"])
-def test_heic_without_its_extra_names_the_extra(brand: bytes) -> None:
+def test_heic_without_its_extra_names_the_extra(brand: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
     assert "pip install 'coocnet[heic]'" in reason_of(HEIC_HEADER % brand)
 
 
-@pytest.mark.skipif(find_spec("pillow_heif") is None, reason="needs the extra coocnet[heic]")
+@needs_heif
+def test_heic_is_read() -> None:
+    import pillow_heif
+
+    stream = io.BytesIO()
+    pillow_heif.from_pillow(Image.fromarray(SMOOTH)).save(stream, quality=95, chroma=444)
+    pixels = decode(stream.getvalue(), "a.heic", size_px=None).pixels
+    assert pixels.shape == SMOOTH.shape
+    assert np.abs(pixels.astype(int) - SMOOTH).mean() < 3
+
+
+@needs_heif
 def test_damaged_heic_is_refused() -> None:
     reason_of(HEIC_HEADER % b"heic")
 
 
-@pytest.mark.parametrize("what", ["broken EXIF", "half as many pixels as are refused"])
-def test_no_warning_of_pillows_leaves_decode(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    content = encoded(SMOOTH, "JPEG", exif=b"Exif\0\0II*\0\xff\xff\xff\xff")
-    if what != "broken EXIF":
-        content = encoded(SMOOTH)
-        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 16 * 12 - 1)
-    assert decoded(content).full_size_px == (16, 12)
+WARNED_OF = {
+    "broken EXIF": encoded(SMOOTH, "JPEG", exif=b"Exif\0\0II*\0\xff\xff\xff\xff"),
+    "half as many pixels as are refused": encoded(SMOOTH),
+}
+DECODE_AND_SHOW_FILTERS = """
+import sys, warnings
+from concurrent.futures import ThreadPoolExecutor
+from PIL import Image
+from coocnet.data.images import decode
+Image.MAX_IMAGE_PIXELS = 16 * 12 - 1
+before, content = warnings.filters[:], sys.stdin.buffer.read()
+with ThreadPoolExecutor(4) as pool:
+    pictures = list(pool.map(lambda _: decode(content, "", size_px=None), range(20)))
+assert all(picture.full_size_px == (16, 12) for picture in pictures)
+assert warnings.filters[:len(before)] == before, "a filter of the program's own no longer comes first"
+assert len(warnings.filters) == len(before) + 1, warnings.filters
+"""
+
+
+@pytest.mark.parametrize("content", WARNED_OF.values(), ids=WARNED_OF)
+def test_no_warning_of_pillows_is_shown_and_the_programs_own_filters_come_first(content: bytes) -> None:
+    done = subprocess.run([sys.executable, "-c", DECODE_AND_SHOW_FILTERS], input=content, capture_output=True)
+    assert (done.returncode, done.stdout, done.stderr.decode()) == (0, b"", "")
+
+
+@pytest.mark.parametrize("content", WARNED_OF.values(), ids=WARNED_OF)
+def test_a_program_that_makes_warnings_errors_is_told_which(content: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 16 * 12 - 1)
+    warnings.simplefilter("error")
+    assert reason_of(content).startswith("Pillow warns: ")
 
 
 SEEDS = {kind: encoded(SMOOTH, kind) for kind in ("JPEG", "PNG", "WEBP", "GIF", "TIFF")}

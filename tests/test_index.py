@@ -14,64 +14,22 @@ import pytest
 from filelock import FileLock
 from PIL import Image
 
-import coocnet.index.local as local_module
 from coocnet.describe import Describer
 from coocnet.errors import (
     ForeignIndexError,
     IndexBusyError,
-    IndexFileError,
+    IndexMissingError,
     IndexStorageError,
     InputError,
     NewerIndexError,
     RecipeMismatchError,
     WeightsMissingError,
-    WhiteningError,
 )
-from coocnet.index import SyncReport, open_index
-from coocnet.index.store import DATABASE_NAME, LOCK_NAME
+from coocnet.index import open_index
+from coocnet.index.database import DATABASE_NAME, LOCK_NAME
+from coocnet.index.store import Store
 from coocnet.recipe import Recipe
-from coocnet.whitening import fit_pca
-
-
-@pytest.fixture
-def describer(recipe: Recipe) -> Describer:
-    return Describer(recipe)
-
-
-@pytest.fixture
-def photos(tmp_path: Path, scenes) -> Path:
-    """A copy of the rendered database pictures, free to be changed."""
-    return Path(shutil.copytree(scenes[0] / "database", tmp_path / "photos"))
-
-
-@pytest.fixture
-def place(tmp_path: Path) -> Path:
-    return tmp_path / "photos.cooc"
-
-
-def counts(report: SyncReport) -> dict[str, int]:
-    named = {name: getattr(report, name) for name in ("added", "updated", "recognised", "unchanged", "dropped")}
-    return {name: count for name, count in {**named, "skipped": len(report.skipped)}.items() if count}
-
-
-def contents(place: Path) -> list[tuple[str, bytes, bytes]]:
-    """Everything the index knows about pictures, for comparison."""
-    with open_index(place) as index:
-        paths, digests, rows = index._store.matrix()
-    return [(path, digest, row.tobytes()) for path, digest, row in zip(paths, digests, rows, strict=True)]
-
-
-def sync(place: Path, photos: Path, recipe: Recipe, describer: Describer | None = None, **options) -> SyncReport:
-    with open_index(place, recipe) as index:
-        return index.sync(photos, describer=describer or Describer(recipe), **options)
-
-
-class Unused(Describer):
-    """Stands for a describer that must not be needed."""
-
-    def __init__(self) -> None:
-        pytest.fail("a describer was made though nothing needs describing")
-
+from indexing import Unused, contents, counts, sync
 
 # Keeping up
 
@@ -205,6 +163,51 @@ def test_a_folder_found_empty_drops_nothing_unless_allowed(place, photos, recipe
     assert counts(sync(place, photos, recipe, describer, allow_empty=True)) == {"dropped": 18}
 
 
+def test_a_folder_that_is_gone_can_be_dropped(place, photos, recipe, describer) -> None:
+    sync(place, photos, recipe, describer)
+    moved = photos.rename(photos.with_name("moved"))
+    assert sync(place, moved, recipe, describer).described == 0
+    with open_index(place) as index:
+        assert [(f.path, f.pictures) for f in index.info().folders] == [(str(moved), 18), (str(photos), 18)]
+        with pytest.raises(InputError, match=r"18 pictures from there.*--allow-empty"):
+            index.sync(photos)
+        assert counts(index.sync(photos, allow_empty=True)) == {"dropped": 18}
+        assert [(f.path, f.pictures) for f in index.info().folders] == [(str(moved), 18)]
+        with pytest.raises(InputError, match="does not exist"):
+            index.sync(photos, allow_empty=True)
+
+
+def test_a_folder_reached_through_a_link_is_the_same_folder(place, photos, recipe, describer, tmp_path) -> None:
+    sync(place, photos, recipe, describer)
+    (tmp_path / "link").symlink_to(photos)
+    assert counts(sync(place, tmp_path / "link", recipe, describer)) == {"unchanged": 18}
+
+
+def test_a_link_whose_target_is_gone_leaves_the_index_but_not_if_its_disk_may_be_missing(
+    place, photos, recipe, describer, tmp_path
+) -> None:
+    disk = tmp_path / "disk" / "below"
+    disk.mkdir(parents=True)
+    one, two = sorted(photos.iterdir())[:2]
+    for path in (one, two):
+        path.rename(disk / path.name)
+        path.symlink_to(disk / path.name)
+    sync(place, photos, recipe, describer)
+    (disk / one.name).unlink()
+    assert counts(sync(place, photos, recipe, describer)) == {"unchanged": 17, "dropped": 1, "skipped": 1}
+    disk.rename(tmp_path / "unmounted")
+    assert counts(sync(place, photos, recipe, describer)) == {"unchanged": 16, "skipped": 2}
+    assert len(contents(place)) == 17
+
+
+def test_what_is_not_looked_at_is_counted(place, photos, recipe, describer, tmp_path) -> None:
+    (photos / "film.mov").touch()
+    (photos / "notes.txt").touch()
+    (photos / "elsewhere").symlink_to(tmp_path)
+    report = sync(place, photos, recipe, describer)
+    assert (report.others, report.linked_folders) == (2, 1)
+
+
 def test_pictures_below_a_folder_that_cannot_be_listed_are_kept(
     place, photos, recipe, describer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -296,10 +299,55 @@ def test_searching_more_than_there_is_gives_all_and_an_empty_index_nothing(
         row = index.row_of_file(sorted(photos.iterdir())[0])[None]
         assert len(index.search(row, k=1000)[0]) == 18
         assert empty.search(row, k=5) == [[]]
-        with pytest.raises(InputError, match="k is at least 1, got 0"):
+        with pytest.raises(InputError, match="at least 1, got 0"):
             index.search(row, k=0)
         with pytest.raises(InputError, match="512 dimensions in this index, got 3"):
             index.search(np.ones((1, 3), np.float32), k=1)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ({"k": 2.5}, "got 2.5"),
+        ({"k": True}, "got True"),
+        ({"threshold": float("nan")}, "got nan"),
+        ({"rows": np.zeros(512, np.float32)}, r"shape \(512,\)"),
+        ({"rows": np.zeros((1, 512), np.int64)}, "int64"),
+        ({"rows": np.full((1, 512), np.nan, np.float32)}, "lengths from nan"),
+        ({"rows": np.ones((2, 512), np.float32)}, "lengths from 22.6274"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_searched_for_is_refused(place, photos, recipe, describer, wrong, says) -> None:
+    sync(place, photos, recipe, describer)
+    with open_index(place) as index, pytest.raises(InputError, match=says):
+        index.search(**{"rows": np.zeros((1, 512), np.float32), "k": 1, **wrong})
+
+
+def test_a_sync_that_changes_nothing_spares_an_open_index_reading_all_rows_again(
+    place, photos, recipe, describer, monkeypatch
+) -> None:
+    sync(place, photos, recipe, describer)
+    with open_index(place) as reader:
+        row = reader.row_of_file(sorted(photos.iterdir())[0])[None]
+        reader.search(row, k=1)
+        sync(place, photos, recipe, describer)
+        monkeypatch.setattr(Store, "matrix", lambda _: pytest.fail("read again"))
+        assert reader.search(row, k=1)[0]
+
+
+def test_no_queries_have_no_answers(place, photos, recipe, describer) -> None:
+    sync(place, photos, recipe, describer)
+    with open_index(place) as index:
+        assert index.search(np.zeros((0, 512), np.float32), k=1) == []
+
+
+def test_a_closed_index_says_that_it_is_closed(place, recipe) -> None:
+    index = open_index(place, recipe)
+    index.close()
+    index.close()
+    with pytest.raises(IndexStorageError, match="was closed"):
+        index.info()
 
 
 def test_an_open_index_sees_what_another_connection_stored(place, photos, recipe, describer) -> None:
@@ -310,80 +358,6 @@ def test_an_open_index_sees_what_another_connection_stored(place, photos, recipe
         shutil.copy(sorted(photos.iterdir())[0], photos / "later.jpg")
         sync(place, photos, recipe, describer)
         assert len(reader.search(row, k=100)[0]) == 19
-
-
-# Whitening
-
-
-@pytest.fixture
-def whitened_from_8(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(local_module, "WHITEN_FROM_PICTURES", 8)
-
-
-@pytest.mark.usefixtures("whitened_from_8")
-def test_a_whitening_is_learned_when_the_collection_is_large_enough_and_again_when_it_doubled(
-    place, photos, recipe, describer
-) -> None:
-    pca = recipe.replace(whitening="pca", dim=4)
-    later = photos.with_name("later")
-    later.mkdir()
-    for path in sorted(photos.iterdir())[7:]:
-        path.rename(later / path.name)
-
-    def state() -> tuple[str, str] | None:
-        with open_index(place) as index:
-            held = index.info().whitening
-        return held and (held["version"], held["pictures"])
-
-    sync(place, photos, pca, describer)
-    assert state() is None
-    for count, expected in ((1, ("1", "8")), (5, ("1", "8")), (3, ("2", "16"))):
-        for path in sorted(later.iterdir())[:count]:
-            path.rename(photos / path.name)
-        sync(place, photos, pca, describer)
-        assert state() == expected
-
-
-@pytest.mark.usefixtures("whitened_from_8")
-def test_search_uses_the_whitening_and_stored_rows_stay_as_they_are(place, photos, recipe, describer) -> None:
-    sync(place, photos, recipe, describer)
-    before = contents(place)
-    pca = recipe.replace(whitening="pca", dim=4)
-    sync(place, photos, pca, describer)
-    assert contents(place) == before
-    paths = [path for path, _, _ in before]
-    rows = describer.describe(paths)
-    fitted = fit_pca(rows, dim=4, shrinkage=pca.shrinkage)
-    whitened = fitted.apply(rows)
-    with open_index(place) as index:
-        hits = index.search(rows[:1], k=18)[0]
-    expected = dict(zip(paths, whitened @ whitened[0], strict=True))
-    np.testing.assert_allclose([hit.similarity for hit in hits], [expected[hit.path] for hit in hits], atol=1e-3)
-
-
-def test_a_given_whitening_is_used_kept_and_refused_for_other_rows(place, photos, recipe, describer) -> None:
-    pca = recipe.replace(whitening="pca")
-    sync(place, photos, pca, describer)
-    provenance = {"row_fingerprint": pca.row_fingerprint(), "weights_sha256": describer.weights_sha256}
-    rows = describer.describe(sorted(photos.iterdir()))
-    with open_index(place) as index:
-        index.use_whitening(fit_pca(rows, dim=3, provenance=provenance))
-        assert index.info().whitening["pictures"] == "18"
-        assert len(index.search(rows[:1], k=3)[0]) == 3
-        with pytest.raises(WhiteningError, match="fitted on rows of recipe"):
-            index.use_whitening(fit_pca(rows, dim=3, provenance={**provenance, "row_fingerprint": "x"}))
-        index.use_whitening(None)
-        assert index.info().whitening is None
-
-
-def test_a_whitening_can_be_learned_on_demand(place, photos, recipe, describer) -> None:
-    sync(place, photos, recipe.replace(whitening="pca"), describer)
-    with open_index(place) as index:
-        assert index.learn_whitening().dim == 9
-        assert index.learn_whitening(dim=5).dim == 5
-        with pytest.raises(WhiteningError, match="17 dimensions, 40 were asked"):
-            index.learn_whitening(dim=40)
-        assert index.info().whitening["version"] == "2"
 
 
 # What is refused
@@ -410,10 +384,19 @@ def test_other_weights_are_refused(place, photos, recipe, describer, random_weig
         sync(place, photos, recipe, Describer(recipe.replace(weights=str(other_weights))))
 
 
-def test_a_recipe_that_differs_only_above_the_rows_is_taken_over(place, photos, recipe, describer) -> None:
+def test_a_recipe_that_differs_only_above_the_rows_is_used_and_stored_by_a_sync(
+    place, photos, recipe, describer
+) -> None:
     sync(place, photos, recipe, describer)
-    with open_index(place, recipe.replace(dim=7, whitening="pca")) as index:
-        assert (index.recipe.dim, index.recipe.whitening) == (7, "pca")
+    changed = recipe.replace(dim=7, whitening="pca")
+    with open_index(place, changed) as index:
+        assert index.recipe == changed
+    with open_index(place) as index:
+        assert index.recipe == recipe
+    with open_index(place, changed) as index:
+        index.sync(photos, describer=Unused)
+    with open_index(place) as index:
+        assert index.recipe == changed
 
 
 def test_an_index_in_which_nothing_was_described_takes_any_recipe(place, photos, recipe, describer) -> None:
@@ -422,26 +405,111 @@ def test_an_index_in_which_nothing_was_described_takes_any_recipe(place, photos,
     assert counts(sync(place, photos, recipe, describer)) == {"added": 18}
 
 
+def test_opening_with_another_recipe_leaves_a_first_sync_in_progress_alone(place, photos, recipe, describer) -> None:
+    other = recipe.replace(size_px=64)
+
+    def intrude(state) -> None:
+        if state.done == 1:
+            open_index(place).close()
+            with pytest.raises(RecipeMismatchError, match="size_px"):
+                open_index(place, other)
+
+    with open_index(place, other) as too_early:
+        sync(place, photos, recipe, describer, progress=intrude)
+        with pytest.raises(RecipeMismatchError, match="size_px"):
+            too_early.search(np.eye(1, describer.dim, dtype=np.float32), k=1)
+        with pytest.raises(RecipeMismatchError, match="size_px"):
+            too_early.sync(photos)
+    with open_index(place) as index:
+        assert index.recipe == recipe
+
+
+def test_a_describer_of_another_recipe_is_refused_in_a_new_index(place, photos, recipe, describer) -> None:
+    with open_index(place, recipe.replace(size_px=64)) as index, pytest.raises(RecipeMismatchError, match="size_px"):
+        index.sync(photos, describer=describer)
+
+
 def test_the_same_weights_may_move_and_others_are_not_taken_over(place, photos, recipe, describer, tmp_path) -> None:
     sync(place, photos, recipe, describer)
     moved = tmp_path / "moved.safetensors"
-    shutil.copy(recipe.weights, moved)
+    shutil.move(shutil.copy(recipe.weights, tmp_path / "copy"), moved)
     with open_index(place, recipe.replace(weights=str(moved))) as index:
-        index.describer()
+        assert counts(index.sync(photos, describer=Unused)) == {"unchanged": 18}
     with open_index(place) as index:
         assert index.recipe.weights == str(moved)
     content = bytearray(moved.read_bytes())
     content[-1] ^= 1
     other = tmp_path / "other.safetensors"
     other.write_bytes(content)
-    with open_index(place, recipe.replace(weights=str(other))) as index, pytest.raises(RecipeMismatchError):
-        index.describer()
+    with open_index(place, recipe.replace(weights=str(other))) as index:
+        with pytest.raises(RecipeMismatchError, match="SHA-256"):
+            index.describer()
+        with pytest.raises(RecipeMismatchError, match="SHA-256"):
+            index.sync(photos, describer=Unused)
     with open_index(place) as index:
         assert index.recipe.weights == str(moved)
 
 
+def test_weights_that_are_not_here_are_not_taken_over_before_they_are_needed(
+    place, photos, recipe, describer
+) -> None:
+    by_file = describer.recipe.weights
+    sync(place, photos, recipe, describer)
+    with open_index(place, recipe.replace(weights="")) as index:
+        index.sync(photos, describer=Unused)
+    with open_index(place) as index:
+        assert index.recipe.weights == by_file
+
+
+@pytest.mark.parametrize("left_by_a_kill", ["", "header"])
+def test_a_database_without_tables_is_no_index_yet(place, photos, recipe, describer, left_by_a_kill) -> None:
+    place.mkdir()
+    connection = sqlite3.connect(place / DATABASE_NAME)
+    if left_by_a_kill:
+        connection.execute("PRAGMA journal_mode = WAL")
+    connection.close()
+    (place / DATABASE_NAME).touch()
+    with pytest.raises(IndexMissingError, match="there is no index"):
+        open_index(place)
+    assert counts(sync(place, photos, recipe, describer)) == {"added": 18}
+
+
+def test_a_disk_that_is_full_while_an_index_is_made_leaves_no_index(place, recipe, monkeypatch) -> None:
+    connect = sqlite3.connect
+
+    def on_a_small_disk(*arguments, **options):
+        connection = connect(*arguments, **options)
+        connection.execute("PRAGMA max_page_count = 2")
+        return connection
+
+    with monkeypatch.context() as patched:
+        patched.setattr(sqlite3, "connect", on_a_small_disk)
+        with pytest.raises(IndexStorageError, match="full"):
+            open_index(place, recipe)
+    with pytest.raises(IndexMissingError):
+        open_index(place)
+    open_index(place, recipe).close()
+
+
+def test_an_index_that_is_moved_away_during_a_sync_is_not_reported_as_written(
+    place, photos, recipe, describer
+) -> None:
+    sync(place, photos, recipe, describer)
+    Image.new("RGB", (90, 70), "teal").save(photos / "new.png")
+    with (
+        open_index(place) as index,
+        pytest.raises(IndexStorageError, match="moved or deleted"),
+    ):
+        index.sync(photos, describer=describer, progress=lambda _: place.rename(place.with_name("moved.cooc")))
+
+
+def test_what_is_no_recipe_is_refused(place) -> None:
+    with pytest.raises(InputError, match=r"Recipe.load\('mobile'\)"):
+        open_index(place, "mobile")
+
+
 def test_no_index_and_foreign_places_are_refused_and_left_alone(tmp_path, recipe) -> None:
-    with pytest.raises(IndexFileError, match="make one with"):
+    with pytest.raises(IndexMissingError, match="make one with"):
         open_index(tmp_path / "none.cooc")
     assert not (tmp_path / "none.cooc").exists()
     (tmp_path / "file").write_text("x")
@@ -497,7 +565,7 @@ def test_a_damaged_database_is_said_to_be_damaged(place, photos, recipe, describ
     content[4096 : len(content)] = b"\xff" * (len(content) - 4096)
     path.write_bytes(content)
     with pytest.raises(ForeignIndexError, match="damaged"), open_index(place) as index:
-        index.search(np.ones((1, describer.dim), np.float32), k=1)
+        index.search(np.eye(1, describer.dim, dtype=np.float32), k=1)
 
 
 def test_a_second_sync_at_the_same_time_is_refused_and_search_goes_on(place, photos, recipe, describer) -> None:
@@ -517,8 +585,8 @@ def test_a_full_disk_is_reported_and_the_index_stays_usable(place, photos, recip
         path.rename(photos / path.name)
     with open_index(place) as index:
         # SQLite answers a database at its page limit exactly as one on a full disk: SQLITE_FULL.
-        pages = index._store.read("PRAGMA page_count")[0][0]
-        index._store.read(f"PRAGMA max_page_count = {pages}")
+        pages = index._store._database.read("PRAGMA page_count")[0][0]
+        index._store._database.read(f"PRAGMA max_page_count = {pages}")
         with pytest.raises(IndexStorageError, match=r"full.*intact"):
             index.sync(photos, describer=describer)
         assert len(index.search(describer.describe([before[0][0]]), k=99)[0]) == 9
@@ -535,7 +603,7 @@ import numpy as np
 if os.getuid() == 0:
     os.setgid(65534); os.setuid(65534)
 with open_index(sys.argv[1]) as index:
-    assert len(index.search(np.ones((1, index.info().dim), np.float32), k=99)[0]) == 18
+    assert len(index.search(np.eye(1, index.info().dim, dtype=np.float32), k=99)[0]) == 18
     try:
         index.sync(sys.argv[2])
     except IndexStorageError as error:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
+import jaxtyping
 import numpy as np
 import pytest
 import torch
@@ -20,6 +22,14 @@ EPSILON = 1e-3
 TOLERANCES = {torch.float64: 1e-12, torch.float32: 1e-5}
 HALF = [torch.float16, torch.bfloat16]
 quick = settings(max_examples=25, deadline=None)
+
+
+@pytest.fixture
+def unchecked() -> Iterator[None]:
+    """Arguments as a user without a type checker passes them: our own errors, not the checker's, have to speak."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 def cooccurrence(a: Tensor) -> Tensor:
@@ -144,6 +154,13 @@ def test_a_half_precision_map_is_pooled_in_float32_and_returned_in_its_own_dtype
     assert row.dtype == dtype
     # The co-occurrence tensor between two operators is rounded to half precision, so a few roundings remain.
     torch.testing.assert_close(row.float(), pool(half.float()), rtol=2 * torch.finfo(dtype).eps, atol=0)
+
+
+def test_a_half_precision_map_given_by_its_name_is_the_same() -> None:
+    half = torch.from_numpy(reference.relu_map(16, 24, 32))[None].half()
+    row = ops.gem(power=torch.tensor(3.0), a=half)
+    assert row.dtype == torch.float16
+    assert torch.equal(row, ops.gem(half, power=3.0))
 
 
 # ----------------------------------------------------------------------------------- maps with little in them
@@ -302,10 +319,56 @@ REFUSED = {
     "a negative power": (lambda: ops.gem(MAP, power=torch.tensor(-1.5)), r"-1\.5"),
     "a power that is no number": (lambda: ops.gem(MAP, power=float("nan")), "nan"),
     "no level": (lambda: ops.rmac(MAP, levels=0), "got 0"),
+    "half a level": (lambda: ops.rmac(MAP, levels=1.5), r"1\.5"),
+    "an epsilon in words": (lambda: ops.chco_weights(MAP, epsilon="small"), "'small'"),
+    "an endless epsilon": (lambda: ops.chco_weights(MAP, epsilon=math.inf), "inf"),
+    "a power in words": (lambda: ops.gem(MAP, power="3"), "'3'"),
+    "a power for each channel": (lambda: ops.gem(MAP, power=torch.ones(3)), "tensor"),
+    "a norm of nothing": (lambda: ops.crow(MAP, a_norm=0), "a_norm .*got 0"),
+    "a root of nothing": (lambda: ops.sct_weights(MAP, b_root=0), "b_root .*got 0"),
+    "a tensor of another shape": (lambda: ops.sct(MAP, MAP[:, :2]), r"ct .*\(1, 3, 4, 4\).*\(1, 2, 4, 4\)"),
+    "a tensor of another type": (lambda: ops.chco_sct(MAP, MAP.double(), epsilon=1e-3), "ct .*float64"),
+    "no tensor": (lambda: ops.chco(MAP, None, epsilon=1e-3), "ct .*None"),
+    "rows that are a map": (lambda: ops.unit_rows(MAP), r"rows .*\(1, 3, 4, 4\)"),
+    "rows of nothing": (lambda: ops.unit_rows(MAP[0, 0, :, :0]), r"rows .*\(4, 0\)"),
+    "rows of whole numbers": (lambda: ops.unit_rows(MAP[0, 0].int()), "rows .*int32"),
+    "rows that are an array": (lambda: ops.unit_rows(MAP[0, 0].numpy()), "rows .*array"),
 }
 
 
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize(("call", "quoted"), REFUSED.values(), ids=REFUSED)
 def test_input_that_cannot_be_used_is_refused_and_quoted(call, quoted) -> None:
     with pytest.raises(InputError, match=quoted):
         call()
+
+
+NO_MAPS = {
+    "three axes": (MAP[0], r"\(3, 4, 4\)"),
+    "whole numbers": (MAP.int(), "int32"),
+    "no channel": (MAP[:, :0], r"\(1, 0, 4, 4\)"),
+    "no cell": (MAP[:, :, :, :0], r"\(1, 3, 4, 0\)"),
+    "an array": (MAP.numpy(), "array"),
+    "nothing": (None, "None"),
+}
+ON_ANYTHING = {
+    **{name: pool for name, (pool, _) in POOLINGS.items()},
+    "sct": lambda a: ops.sct(a, a),
+    "chco": lambda a: ops.chco(a, a, epsilon=EPSILON),
+    "chco-sct": lambda a: ops.chco_sct(a, a, epsilon=EPSILON),
+    "spatial weights": ops.sct_weights,
+    "channel weights": lambda a: ops.chco_weights(a, epsilon=EPSILON),
+}
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("operator", ON_ANYTHING.values(), ids=ON_ANYTHING)
+@pytest.mark.parametrize(("given", "quoted"), NO_MAPS.values(), ids=NO_MAPS)
+def test_what_is_no_map_is_refused(operator, given, quoted) -> None:
+    with pytest.raises(InputError, match=f"a map is .*{quoted}"):
+        operator(given)
+
+
+@each_pooling
+def test_no_images_give_no_rows(pool) -> None:
+    assert pool(MAP[:0]).shape == (0, 3)

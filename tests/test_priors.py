@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
+import jaxtyping
 import numpy as np
 import pytest
 import torch
@@ -81,16 +84,30 @@ def test_the_top_down_prior_goes_from_one_to_its_floor(floor) -> None:
 
 
 REFUSED = {
-    "no row": (lambda: ops.centre_prior(0, 5), "side of 0"),
-    "no column": (lambda: ops.centre_prior(5, -1), "side of -1"),
-    "no row from the top": (lambda: ops.top_down_prior(-2, 5, floor=0.5), "side of -2"),
-    "no column from the top": (lambda: ops.top_down_prior(5, 0, floor=0.5), "side of 0"),
+    "no row": (lambda: ops.centre_prior(0, 5), "a side .*got 0"),
+    "no column": (lambda: ops.centre_prior(5, -1), "a side .*got -1"),
+    "no row from the top": (lambda: ops.top_down_prior(-2, 5, floor=0.5), "a side .*got -2"),
+    "no column from the top": (lambda: ops.top_down_prior(5, 0, floor=0.5), "a side .*got 0"),
     "a floor above 1": (lambda: ops.top_down_prior(5, 5, floor=1.25), r"1\.25"),
     "a floor below 0": (lambda: ops.top_down_prior(5, 5, floor=-0.5), r"-0\.5"),
     "a floor that is no number": (lambda: ops.top_down_prior(5, 5, floor=float("nan")), "nan"),
+    "a floor in words": (lambda: ops.top_down_prior(5, 5, floor="half"), "'half'"),
+    "half a row": (lambda: ops.centre_prior(4.5, 5), r"a side .*4\.5"),
+    "a column in words": (lambda: ops.top_down_prior(4, "5", floor=0.5), "a side .*'5'"),
+    "a type without fractions": (lambda: ops.centre_prior(4, 4, like=torch.ones(3).int()), "like .*int32"),
+    "a type of nothing": (lambda: ops.top_down_prior(4, 4, floor=0.5, like=3), "like .*3"),
 }
 
 
+@pytest.fixture
+def unchecked() -> Iterator[None]:
+    """Arguments as a user without a type checker passes them: our own errors, not the checker's, have to speak."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
+
+
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize(("call", "quoted"), REFUSED.values(), ids=REFUSED)
 def test_input_that_cannot_be_used_is_refused_and_quoted(call, quoted) -> None:
     with pytest.raises(InputError, match=quoted):

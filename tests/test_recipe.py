@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import subprocess
 import sys
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -54,6 +56,32 @@ def test_fields_left_out_of_toml_have_their_defaults() -> None:
         ('[cooccurrence]\nthreshold = "median"\n', "threshold"),
         ("[cooccurrence]\nquantile = 1.5\n", "quantile"),
         ("backbone = 3", "backbone"),
+        ("size_px = 65537", "size_px .*65537"),
+        ("rmac_levels = 17", "rmac_levels .*17"),
+        ("dim = 1048577", "dim .*1048577"),
+        ("gem_power = 1001", "gem_power .*1001"),
+        ("gem_power = inf", "gem_power .*inf"),
+        ("gem_power = nan", "gem_power .*nan"),
+        pytest.param(f"gem_power = 1{'0' * 400}", "gem_power .*1000", id="a power of 401 digits"),
+        pytest.param(f"dim = 1{'0' * 5000}", "not TOML", id="more digits than Python reads"),
+        pytest.param(f"dim = {'[' * 5000}", "not TOML", id="brackets without end"),
+        ("prior_floor = nan", "prior_floor .*nan"),
+        ("shrinkage = inf", "shrinkage .*inf"),
+        ("shrinkage = nan", "shrinkage .*nan"),
+        ("scales = [1.0, nan]", "scales .*nan"),
+        ("scales = [1.0, 5]", "scales .*5"),
+        ("scales = [true]", "scales .*True"),
+        (f"scales = {[1.0] * 17}", "scales .*1 to 16"),
+        ("[cooccurrence]\nradius_cells = 1025\n", "cooccurrence.radius_cells .*1025"),
+        ("[cooccurrence]\nradius_cells = true\n", "cooccurrence.radius_cells .*True"),
+        ("[cooccurrence]\nepsilon = inf\n", "cooccurrence.epsilon .*inf"),
+        ("[cooccurrence]\nepsilon = nan\n", "cooccurrence.epsilon .*nan"),
+        ("[cooccurrence]\nepsilon = 1e-300\n", "cooccurrence.epsilon .*1e-300"),
+        ("[cooccurrence]\nthreshold = inf\n", "cooccurrence.threshold .*inf"),
+        ("[cooccurrence]\nthreshold = nan\n", "cooccurrence.threshold .*nan"),
+        ("[cooccurrence]\nthreshold = true\n", "cooccurrence.threshold .*True"),
+        ("[cooccurrence]\nquantile = nan\n", "cooccurrence.quantile .*nan"),
+        ("[cooccurrence]\nquantile = true\n", "cooccurrence.quantile .*True"),
     ],
 )
 def test_bad_toml_is_refused_with_the_field(text: str, says: str) -> None:
@@ -61,9 +89,23 @@ def test_bad_toml_is_refused_with_the_field(text: str, says: str) -> None:
         Recipe.from_toml(text)
 
 
-def test_an_unknown_preset_lists_those_there_are() -> None:
-    with pytest.raises(RecipeError, match="paper-chco-sct-td"):
-        Recipe.load("no-such-recipe")
+def test_the_largest_values_are_accepted() -> None:
+    largest = Cooccurrence(radius_cells=1024, threshold=-1e30, quantile=1, epsilon=1)
+    recipe = Recipe(size_px=65536, rmac_levels=16, gem_power=1000, dim=2**20, scales=(4,) * 16, cooccurrence=largest)
+    assert Recipe.from_toml(recipe.to_toml()) == recipe
+
+
+@pytest.mark.parametrize("name", ["no-such-recipe", "x" * 5000, "~nouser-of-this-name/x", "a\0b", "", "."])
+def test_a_recipe_that_is_not_there_lists_the_presets(name: str) -> None:
+    with pytest.raises(RecipeError, match="paper-chco-sct-td") as caught:
+        Recipe.load(name)
+    assert repr(name) in str(caught.value)
+
+
+@pytest.mark.parametrize("source", [None, 7, b"mobile", ["mobile"], Recipe()], ids=lambda value: type(value).__name__)
+def test_a_source_that_is_neither_name_nor_path_is_refused(source: Any) -> None:
+    with pytest.raises(RecipeError, match=r"preset.*TOML file.*got"):
+        Recipe.load(source)
 
 
 def test_a_toml_file_is_read_and_its_name_is_in_the_error(tmp_path) -> None:
@@ -73,6 +115,23 @@ def test_a_toml_file_is_read_and_its_name_is_in_the_error(tmp_path) -> None:
     path.write_text("size_px = 'big'\n")
     with pytest.raises(RecipeError, match=r"mine\.toml.*'big'"):
         Recipe.load(path)
+
+
+def test_weights_beside_the_toml_file_are_found_from_every_folder(tmp_path: Path, monkeypatch) -> None:
+    mine = tmp_path / "mine"
+    (mine / "nets").mkdir(parents=True)
+    toml, weights = mine / "recipe.toml", mine / "nets" / "own.pth"
+    weights.touch()
+    toml.write_text('weights = "nets/own.pth"\n')
+    for folder, name in ((tmp_path, "mine/recipe.toml"), (mine, "recipe.toml"), (mine / "nets", toml)):
+        monkeypatch.chdir(folder)
+        assert Recipe.load(name).weights == str(weights)
+
+
+@pytest.mark.parametrize("weights", ["torchvision", "elsewhere/own.pth", "/elsewhere/own.pth", "~/own.pth", ""])
+def test_weights_that_do_not_lie_beside_the_toml_file_stay_as_they_are(tmp_path: Path, weights: str) -> None:
+    (tmp_path / "recipe.toml").write_text(f'weights = "{weights}"\n')
+    assert Recipe.load(tmp_path / "recipe.toml").weights == weights
 
 
 CHANGES = {
@@ -117,8 +176,11 @@ def test_options_count_where_they_are_read() -> None:
     assert top_down.replace(prior_floor=0.1).row_fingerprint() != top_down.row_fingerprint()
 
 
-def test_an_integer_power_is_the_same_recipe_as_a_float() -> None:
+def test_an_integer_is_the_same_recipe_as_a_float() -> None:
     assert Recipe(pooling="gem", gem_power=3).fingerprint() == Recipe(pooling="gem", gem_power=3.0).fingerprint()
+    for field in ("threshold", "quantile"):
+        whole, real = (Recipe(cooccurrence=Cooccurrence(**{field: one})) for one in (1, 1.0))
+        assert whole.fingerprint() == real.fingerprint()
 
 
 def test_fingerprints_are_the_same_in_every_process() -> None:

@@ -29,7 +29,21 @@ def skipped_below(root: Path) -> dict[str, ImageError]:
 # ---- what is found ----
 
 
-KNOWN = [".jpg", ".jpeg", ".jpe", ".png", ".webp", ".tif", ".tiff", ".gif", ".bmp", ".heic", ".heif", ".avif"]
+KNOWN = [
+    ".jpg",
+    ".jpeg",
+    ".jpe",
+    ".jfif",
+    ".png",
+    ".webp",
+    ".tif",
+    ".tiff",
+    ".gif",
+    ".bmp",
+    ".heic",
+    ".heif",
+    ".avif",
+]
 
 
 @pytest.mark.parametrize("suffix", KNOWN)
@@ -117,13 +131,16 @@ def test_links_to_folders_are_not_followed_and_loops_end(tmp_path: Path) -> None
 def test_a_root_that_is_a_link_is_walked(tmp_path: Path) -> None:
     put(tmp_path, "elsewhere/a.jpg")
     (tmp_path / "album").symlink_to("elsewhere")
-    assert names_below(tmp_path / "album") == ["a.jpg"]
+    found = walk(tmp_path / "album")
+    assert [file.path for file in found.files] == [str(tmp_path / "elsewhere" / "a.jpg")]
 
 
-def test_a_dangling_link_is_unread(tmp_path: Path) -> None:
+def test_a_dangling_link_is_gone_only_where_its_targets_folder_is_there(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").symlink_to("gone.jpg")
-    error = skipped_below(tmp_path)["a.jpg"]
-    assert (error.reason, error.unread) == ("cannot be read: no such file or directory", True)
+    (tmp_path / "b.jpg").symlink_to("unmounted/gone.jpg")
+    gone, unknown = skipped_below(tmp_path)["a.jpg"], skipped_below(tmp_path)["b.jpg"]
+    assert (gone.reason, gone.unread) == ("a link to a file that is gone", False)
+    assert (unknown.reason, unknown.unread) == ("cannot be read: no such file or directory", True)
     assert names_below(tmp_path) == []
 
 
@@ -161,7 +178,7 @@ def test_names_that_are_not_utf8_survive(tmp_path: Path) -> None:
     assert all(os.path.exists(file.path) for file in found.files)
     (dangling,) = found.skipped
     assert os.path.basename(os.fsencode(dangling.path)) == b"gone\xe9.jpg"
-    assert str(dangling).encode("utf-8").startswith(os.fsencode(tmp_path) + rb"/gone\udce9.jpg: cannot be read")
+    assert str(dangling).encode("utf-8").startswith(os.fsencode(tmp_path) + rb"/gone\udce9.jpg: a link to")
 
 
 # ---- what could not be seen ----
@@ -217,7 +234,7 @@ def test_a_file_as_root_is_refused(tmp_path: Path) -> None:
 
 def test_a_dangling_link_as_root_is_refused(tmp_path: Path) -> None:
     (tmp_path / "album").symlink_to("gone")
-    with pytest.raises(InputError, match="is not a folder"):
+    with pytest.raises(InputError, match="gone does not exist"):
         walk(tmp_path / "album")
 
 

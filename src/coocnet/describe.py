@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from typing import TypeVar
@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from coocnet import ops
-from coocnet.backbones import load_backbone, lookup
+from coocnet.backbones import WeightsPlace, load_backbone, lookup
 from coocnet.data.images import Box, Picture, decode, read_bytes
 from coocnet.errors import ImageError, InputError
 from coocnet.fetch import Progress
@@ -64,6 +64,9 @@ class Describer:
     A row depends on the picture and the recipe alone. Pictures are batched only with others of exactly the
     same size, so nothing is padded; on the processor the batch is one picture, because that is fastest.
 
+    On CUDA, PyTorch rounds what goes into a convolution to TF32, ten binary digits, unless the program sets
+    ``torch.backends.cudnn.allow_tf32 = False``; such settings of the whole process are left alone here.
+
     Args:
         recipe: what to do; the default recipe if not given.
         device: where to compute, "cpu", "cuda", ...; CUDA if there is one, else the processor.
@@ -71,7 +74,8 @@ class Describer:
         progress: called while weights are downloaded.
 
     Raises:
-        InputError: the recipe names no known backbone or tap.
+        InputError: no recipe, one that names no known backbone or tap, a device that is not here, or a batch of
+            less than one picture.
         WeightsError: the weights are missing or not what they should be.
     """
 
@@ -83,11 +87,11 @@ class Describer:
         batch_size: int | None = None,
         progress: Progress | None = None,
     ) -> None:
-        self.recipe = recipe or Recipe()
-        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        self.batch_size = batch_size or (1 if self.device.type == "cpu" else _BATCH_ON_ACCELERATOR)
-        if self.batch_size < 1:
-            raise InputError(f"batch_size is at least 1, got {batch_size}")
+        self.recipe = _recipe(recipe)
+        self.device = _device(device)
+        if batch_size is None:
+            batch_size = 1 if self.device.type == "cpu" else _BATCH_ON_ACCELERATOR
+        self.batch_size = _batch_size(batch_size)
         self.backbone_record, self.tap = lookup(self.recipe.backbone, self.recipe.tap)
         self._loaded = load_backbone(
             self.recipe.backbone, self.recipe.weights or None, device=self.device, progress=progress
@@ -101,15 +105,20 @@ class Describer:
         return self.tap.channels
 
     @property
+    def weights_place(self) -> WeightsPlace:
+        """The weights file in use."""
+        return self._loaded.place
+
+    @property
     def weights_sha256(self) -> str:
         """Digest of the weights file in use."""
         return self._loaded.place.sha256
 
     def describe(
         self,
-        paths: Sequence[str | os.PathLike[str]],
+        paths: Iterable[str | os.PathLike[str]],
         *,
-        boxes: Sequence[Box | None] | None = None,
+        boxes: Iterable[Box | None] | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> Float[np.ndarray, "n dim"]:
         """Rows of picture files, in their order, unit length, float32, before any whitening.
@@ -121,11 +130,17 @@ class Describer:
 
         Raises:
             ImageError: a file that cannot be described; use :meth:`stream` to go on past such files.
-            InputError: another number of boxes than of paths.
+            InputError: no list of paths, another number of boxes, or a box that is not four finite numbers.
         """
-        if boxes is not None and len(boxes) != len(paths):
+        paths = _listed("paths", paths)
+        entries: list[object] = [*paths]
+        for entry in entries:
+            if not isinstance(entry, str | os.PathLike):
+                raise InputError(f"give a list of paths, got {entry!r} in it")
+        boxes = [None] * len(paths) if boxes is None else _listed("boxes", boxes)
+        if len(boxes) != len(paths):
             raise InputError(f"one box per path, or None for it: got {len(boxes)} boxes for {len(paths)} paths")
-        jobs = list(zip(range(len(paths)), paths, boxes or [None] * len(paths), strict=True))
+        jobs = list(zip(range(len(paths)), paths, boxes, strict=True))
         rows = np.zeros((len(paths), self.dim), np.float32)
         described = self.stream(jobs, lambda job: self.load(job[1], box=job[2]))
         for done, ((position, _, _), row) in enumerate(described, start=1):
@@ -173,7 +188,12 @@ class Describer:
             yield from self._described(group)
 
     def describe_pixels(self, pixels: UInt8[np.ndarray, "b h w 3"]) -> Float[np.ndarray, "b dim"]:
-        """Rows of decoded RGB pictures of one size, unit length, float32."""
+        """Rows of decoded RGB pictures of one size, unit length, float32.
+
+        Raises:
+            InputError: pixels of another type or shape.
+        """
+        _need_pixels(pixels, 4, "(b, h, w, 3)")
         with torch.inference_mode():
             x = self._network_input(pixels)
             total = sum(ops.unit_rows(self._pooled(_rescaled(x, scale))) for scale in self.recipe.scales)
@@ -182,7 +202,12 @@ class Describer:
         return rows
 
     def map_of(self, pixels: UInt8[np.ndarray, "h w 3"]) -> Float[Tensor, "1 d h w"]:
-        """The feature map of one decoded picture, after the prior, at the recipe's first scale."""
+        """The feature map of one decoded picture, after the prior, at the recipe's first scale.
+
+        Raises:
+            InputError: pixels of another type or shape.
+        """
+        _need_pixels(pixels, 3, "(h, w, 3)")
         with torch.inference_mode():
             return self._map(_rescaled(self._network_input(pixels[None]), self.recipe.scales[0]))
 
@@ -192,7 +217,7 @@ class Describer:
             yield item, row
 
     def _network_input(self, pixels: np.ndarray) -> Tensor:
-        x = torch.from_numpy(np.ascontiguousarray(pixels)).to(self.device).float()
+        x = torch.from_numpy(np.array(pixels, order="C")).to(self.device).float()
         # (b, h, w, 3) with its axes exchanged already lies in memory as channels_last wants it.
         return ((x - self._mean) / self._std).permute(0, 3, 1, 2)
 
@@ -206,6 +231,51 @@ class Describer:
 
     def _pooled(self, x: Tensor) -> Tensor:
         return POOLINGS[self.recipe.pooling](self._map(x), self.recipe)
+
+
+def _recipe(recipe: object) -> Recipe:
+    if recipe is None:
+        return Recipe()
+    if not isinstance(recipe, Recipe):
+        source = repr(recipe) if isinstance(recipe, str) else "NAME_OR_FILE"
+        raise InputError(f"recipe is a Recipe, as Recipe.load({source}) gives it, got {recipe!r}")
+    return recipe
+
+
+def _batch_size(given: object) -> int:
+    if not isinstance(given, int) or isinstance(given, bool) or given < 1:
+        raise InputError(f"batch_size is a whole number, 1 or more, got {given!r}")
+    return given
+
+
+def _device(device: str | torch.device | None) -> torch.device:
+    """The device, tried out; CUDA or the processor if none is given."""
+    if device is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+        torch.zeros(1, device=chosen).cpu()
+    except Exception as error:
+        here = ["cpu", *(f"cuda:{number}" for number in range(torch.cuda.device_count()))]
+        here += ["mps"] if torch.backends.mps.is_available() else []
+        reason = str(error).partition("\n")[0].partition(". ")[0]
+        raise InputError(
+            f"cannot compute on device {str(device)!r} ({reason}); there is {', '.join(here)}"
+        ) from error
+    return chosen
+
+
+def _listed(what: str, given: Iterable[Item]) -> list[Item]:
+    if isinstance(given, str | bytes | os.PathLike) or not isinstance(given, Iterable):
+        raise InputError(f"give a list of {what}, got {given!r}")
+    return list(given)
+
+
+def _need_pixels(pixels: object, axes: int, shape: str) -> None:
+    if not isinstance(pixels, np.ndarray):
+        raise InputError(f"pixels are an array, uint8 {shape}, got a {type(pixels).__name__}")
+    if pixels.dtype != np.uint8 or pixels.ndim != axes or pixels.shape[-1] != 3 or 0 in pixels.shape:
+        raise InputError(f"pixels are an array, uint8 {shape}, got {pixels.dtype} {pixels.shape}")
 
 
 def _rescaled(x: Tensor, scale: float) -> Tensor:

@@ -12,6 +12,7 @@
     │   ├── WeightsMissingError    not on this machine: the message says which file, from where, where to
     │   └── WeightsMismatchError   a file that is not what its name or the network says
     └── IndexFileError
+        ├── IndexMissingError      there is none at this place
         ├── ForeignIndexError      not an index of ours, or a damaged one
         ├── NewerIndexError        written by a newer coocnet
         ├── RecipeMismatchError    rows of another recipe or of other weights
@@ -24,6 +25,7 @@ A message quotes what was given and says what to do.
 from __future__ import annotations
 
 import os
+import unicodedata
 
 
 class CoocnetError(Exception):
@@ -78,6 +80,10 @@ class IndexFileError(CoocnetError):
     """Base of the errors about an index on disk."""
 
 
+class IndexMissingError(IndexFileError):
+    """There is no index at this place."""
+
+
 class ForeignIndexError(IndexFileError):
     """Not an index of ours, or a damaged one."""
 
@@ -99,5 +105,11 @@ class IndexStorageError(IndexFileError):
 
 
 def printable(path: str | os.PathLike[str]) -> str:
-    """The path as text that every terminal and file can take, whatever bytes its name holds."""
-    return os.fspath(path).encode("utf-8", "backslashreplace").decode("utf-8")
+    """The path as text that every terminal and file can take, whatever bytes and control characters it holds."""
+    return "".join(map(_printable, os.fspath(path)))
+
+
+def _printable(character: str) -> str:
+    if character.isprintable() or unicodedata.category(character) == "Zs":
+        return character
+    return character.encode("unicode_escape").decode("ascii")

@@ -54,7 +54,8 @@ class Recipe:
     Attributes:
         name: for people; takes no part in the fingerprint.
         backbone: a name in ``BACKBONES``.
-        weights: one of the backbone's weights by name, or the path of a file; empty for its first.
+        weights: one of the backbone's weights by name, or the path of a file; empty for its first. Where a recipe
+            is loaded from a TOML file and such a file lies beside it, held as that file's absolute path.
         tap: the layer whose map is pooled; ``coocnet weights`` lists those of each backbone.
         size_px: limit of the longer side; 0 for none. Pictures are never enlarged.
         scales: factors at which a picture is described; the unit rows are averaged.
@@ -88,21 +89,14 @@ class Recipe:
 
     def __post_init__(self) -> None:
         """Refuses what cannot be described, with the field and its value."""
-        _check_kinds(self)
+        if not isinstance(self.cooccurrence, Cooccurrence):
+            raise RecipeError(f"cooccurrence is a Cooccurrence, got {self.cooccurrence!r}")
+        _check_fields(self)
+        _check_fields(self.cooccurrence, "cooccurrence.")
+        _check_unions(self)
         _choice("pooling", self.pooling, POOLINGS)
         _choice("prior", self.prior, PRIORS)
         _choice("whitening", self.whitening, WHITENINGS)
-        c = self.cooccurrence
-        _require(self.size_px >= 0, "size_px", self.size_px, "0 or more")
-        _require(bool(self.scales) and all(0 < s <= 4 for s in self.scales), "scales", self.scales, "in (0, 4]")
-        _require(0 <= self.prior_floor <= 1, "prior_floor", self.prior_floor, "between 0 and 1")
-        _require(self.gem_power > 0, "gem_power", self.gem_power, "positive")
-        _require(self.rmac_levels >= 1, "rmac_levels", self.rmac_levels, "at least 1")
-        _require(self.dim >= 0, "dim", self.dim, "0 or more")
-        _require(self.shrinkage >= 0, "shrinkage", self.shrinkage, "0 or more")
-        _require(c.radius_cells >= 0, "cooccurrence.radius_cells", c.radius_cells, "0 or more")
-        _require(c.epsilon > 0, "cooccurrence.epsilon", c.epsilon, "positive")
-        _require(c.quantile is None or 0 <= c.quantile <= 1, "cooccurrence.quantile", c.quantile, "in 0..1")
 
     @classmethod
     def preset(cls, name: str) -> Recipe:
@@ -122,16 +116,19 @@ class Recipe:
         Raises:
             RecipeError: neither, or a file that does not parse.
         """
-        text = os.fspath(source)
-        if text in PRESETS:
-            return PRESETS[text]
-        path = Path(text).expanduser()
-        if not path.is_file():
+        given: object = source
+        text = os.fspath(given) if isinstance(given, str | os.PathLike) else None
+        if not isinstance(text, str):
+            raise RecipeError(f"a recipe is a preset's name or the path of a TOML file, got {given!r}")
+        path = os.path.expanduser(text)
+        if text in PRESETS or not os.path.isfile(path):
             return cls.preset(text)
         try:
-            return cls.from_toml(path.read_text(encoding="utf-8"))
+            recipe = cls.from_toml(Path(path).read_text(encoding="utf-8"))
         except (RecipeError, OSError, UnicodeDecodeError) as error:
             raise RecipeError(f"{printable(path)}: {error}") from error
+        beside = os.path.join(os.path.dirname(os.path.abspath(path)), recipe.weights)
+        return recipe.replace(weights=beside) if os.path.isfile(beside) else recipe
 
     @classmethod
     def from_toml(cls, text: str) -> Recipe:
@@ -142,7 +139,7 @@ class Recipe:
         """
         try:
             content = tomllib.loads(text)
-        except tomllib.TOMLDecodeError as error:
+        except (ValueError, TypeError, RecursionError) as error:
             raise RecipeError(f"not TOML: {error}") from error
         table = content.pop("cooccurrence", {})
         if not isinstance(table, dict):
@@ -205,31 +202,58 @@ def _construct(kind: type[T], table: dict[str, Any]) -> T:
     return kind(**table)
 
 
-_KINDS: dict[str, tuple[type, ...]] = {"str": (str,), "int": (int,), "float": (float, int)}
+# Upper limits lie far beyond use: they stop a slip of the pen before it takes all memory or time.
+_LIMITS: dict[str, tuple[float, float]] = {
+    "size_px": (0, 65536),
+    "prior_floor": (0, 1),
+    "gem_power": (0.01, 1000),
+    "rmac_levels": (1, 16),
+    "radius_cells": (0, 1024),
+    "epsilon": (1e-30, 1),
+    "dim": (0, 2**20),
+    "shrinkage": (0, 10**9),
+}
+_MOST_SCALES = 16
 
 
-def _check_kinds(recipe: Recipe) -> None:
-    """TOML and callers may hand over anything: each field must have the kind its annotation says."""
-    if not isinstance(recipe.cooccurrence, Cooccurrence):
-        raise RecipeError(f"cooccurrence is a Cooccurrence, got {recipe.cooccurrence!r}")
-    for owner in (recipe, recipe.cooccurrence):
-        for f in dataclasses.fields(owner):
-            value = getattr(owner, f.name)
-            kinds = _KINDS.get(str(f.type))
-            if kinds and (not isinstance(value, kinds) or isinstance(value, bool)):
-                raise RecipeError(f"{f.name} is a {f.type}, got {value!r}")
+def _check_fields(owner: Recipe | Cooccurrence, prefix: str = "") -> None:
+    """TOML and callers may hand over anything: each field must have the kind its annotation says, and its limits."""
+    for f in dataclasses.fields(owner):
+        value = getattr(owner, f.name)
+        if f.type == "str" and not isinstance(value, str):
+            raise RecipeError(f"{prefix}{f.name} is a text, got {value!r}")
+        if f.type in {"int", "float"}:
+            least, most = _LIMITS[f.name]
+            if not _is_number(value, least, most) or (f.type == "int" and not isinstance(value, int)):
+                kind = "whole number" if f.type == "int" else "number"
+                raise RecipeError(f"{prefix}{f.name} is a {kind} from {least} to {most}, got {value!r}")
             if f.type == "float":
                 object.__setattr__(owner, f.name, float(value))
-    number = (int, float)
+
+
+def _check_unions(recipe: Recipe) -> None:
+    """The fields whose annotation is no plain kind."""
+    c, largest = recipe.cooccurrence, sys.float_info.max
     scales: object = recipe.scales
-    if not isinstance(scales, tuple | list) or not all(isinstance(s, number) for s in scales):
-        raise RecipeError(f"scales is a list of numbers, got {scales!r}")
+    if (
+        not isinstance(scales, tuple | list)
+        or not 1 <= len(scales) <= _MOST_SCALES
+        or not all(_is_number(s, 0, 4) and s > 0 for s in scales)
+    ):
+        raise RecipeError(f"scales is a list of 1 to {_MOST_SCALES} numbers above 0, at most 4, got {scales!r}")
     object.__setattr__(recipe, "scales", tuple(float(s) for s in scales))
-    c = recipe.cooccurrence
-    if c.threshold != "mean" and not isinstance(c.threshold, number):
-        raise RecipeError(f"cooccurrence.threshold is 'mean' or a number, got {c.threshold!r}")
-    if c.quantile is not None and not isinstance(c.quantile, number):
-        raise RecipeError(f"cooccurrence.quantile is a number, got {c.quantile!r}")
+    if c.threshold != "mean":
+        if not _is_number(c.threshold, -largest, largest):
+            raise RecipeError(f"cooccurrence.threshold is 'mean' or a finite number, got {c.threshold!r}")
+        object.__setattr__(c, "threshold", float(c.threshold))
+    if c.quantile is not None:
+        if not _is_number(c.quantile, 0, 1):
+            raise RecipeError(f"cooccurrence.quantile is a number from 0 to 1, got {c.quantile!r}")
+        object.__setattr__(c, "quantile", float(c.quantile))
+
+
+def _is_number(value: object, least: float, most: float) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and least <= value <= most
 
 
 def _choice(field_name: str, value: str, choices: tuple[str, ...]) -> None:
@@ -237,13 +261,15 @@ def _choice(field_name: str, value: str, choices: tuple[str, ...]) -> None:
         raise RecipeError(f"{field_name} is one of {', '.join(choices)}, got {value!r}")
 
 
-def _require(holds: bool, field_name: str, value: object, what: str) -> None:
-    if not holds:
-        raise RecipeError(f"{field_name} is {what}, got {value!r}")
-
-
 _PAPER = Recipe(
-    name="paper", backbone="vgg16", weights="caffe", tap="pool5", size_px=1024, pooling="chco-sct", shrinkage=0.0
+    name="paper",
+    backbone="vgg16",
+    weights="caffe",
+    tap="pool5",
+    size_px=1024,
+    pooling="chco-sct",
+    whitening="none",
+    shrinkage=0.0,
 )
 
 PRESETS: dict[str, Recipe] = {

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import Image, ImageDraw, ImageFont, ImageOps
+
+from coocnet.errors import InputError, printable
 
 _INK = (28, 30, 36)
 _FAINT = (112, 116, 126)
@@ -108,6 +112,44 @@ def montage(
 def blank() -> UInt8[np.ndarray, "h w 3"]:
     """A plain tile that stands for a picture that cannot be shown."""
     return np.full((165, 220, 3), 225, np.uint8)
+
+
+def checked_target(path: str | os.PathLike[str], *, sources: Sequence[str | os.PathLike[str]] = ()) -> str:
+    """The absolute path of a picture to be written, refused before any work where that cannot go well.
+
+    Raises:
+        InputError: an ending that is no picture format, a folder, no folder around it, or one of the sources.
+    """
+    target = os.path.abspath(os.path.expanduser(os.fspath(path)))
+    name, around = printable(path), os.path.dirname(target)
+    Image.init()
+    if Image.EXTENSION.get(os.path.splitext(target)[1].lower()) not in Image.SAVE:
+        raise InputError(f"{name} cannot be written: its ending names no picture format; end it in .png or .jpg")
+    if os.path.isdir(target):
+        raise InputError(f"{name} cannot be written: it is a folder")
+    if not os.path.isdir(around):
+        raise InputError(f"{name} cannot be written: there is no folder {printable(around)}")
+    for source in sources:
+        if os.path.exists(target) and os.path.exists(source) and os.path.samefile(target, source):
+            raise InputError(f"{name} is the picture to be read: write to another place")
+    return target
+
+
+def save(image: Image.Image, target: str) -> None:
+    """Writes a picture, whole or not at all.
+
+    Raises:
+        InputError: it cannot be written there.
+    """
+    stem, suffix = os.path.splitext(target)
+    unfinished = f"{stem}.part{suffix}"
+    try:
+        image.save(unfinished)
+        os.replace(unfinished, target)
+    except (OSError, ValueError) as error:
+        with suppress(OSError):
+            os.remove(unfinished)
+        raise InputError(f"{printable(target)} cannot be written: {error}") from error
 
 
 def _grid(panels: Sequence[Labelled], *, columns: int, tile: tuple[int, int]) -> Image.Image:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import math
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -65,7 +66,7 @@ class Whitening:
             raise WhiteningError(
                 f"this whitening was fitted on rows of recipe {theirs[0]} with weights {str(theirs[1])[:12]}, "
                 f"but these rows are of recipe {row_fingerprint} with weights {weights_sha256[:12]}. "
-                "Fit one on rows of this recipe."
+                "Fit one on rows of this recipe, or use none."
             )
 
     def to_bytes(self) -> bytes:
@@ -87,18 +88,25 @@ class Whitening:
             if metadata.get("kind") != _KIND:
                 raise WhiteningError(f"a safetensors file of kind {metadata.get('kind')!r} is not a whitening")
             mean, projection = arrays["mean"], arrays["projection"]
-            if mean.ndim != 1 or projection.shape[1:] != mean.shape:
+            if mean.ndim != 1 or projection.shape[1:] != mean.shape or not len(projection):
                 raise WhiteningError(f"shapes {mean.shape} and {projection.shape} do not make a whitening")
             return cls(mean, projection, json.loads(metadata["provenance"]))
         except (SafetensorError, ValueError, KeyError, TypeError) as error:
             raise WhiteningError(f"these bytes are not a whitening: {error}") from error
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes a safetensors file, whole or not at all."""
+        """Writes a safetensors file, whole or not at all.
+
+        Raises:
+            WhiteningError: it cannot be written there.
+        """
         target = Path(path)
         unfinished = target.with_name(target.name + ".part")
-        unfinished.write_bytes(self.to_bytes())
-        unfinished.replace(target)
+        try:
+            unfinished.write_bytes(self.to_bytes())
+            unfinished.replace(target)
+        except OSError as error:
+            raise WhiteningError(f"{printable(target)} cannot be written: {error.strerror or error}") from error
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Whitening:
@@ -109,12 +117,18 @@ class Whitening:
         """
         try:
             return cls.from_bytes(Path(path).read_bytes())
-        except (OSError, WhiteningError) as error:
-            raise WhiteningError(f"{printable(path)}: {error}") from error
+        except (OSError, ValueError, WhiteningError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise WhiteningError(f"{printable(path)}: {reason}") from error
 
 
 def fit_pca(
-    rows: Float[np.ndarray, "n d"], *, dim: int = 0, shrinkage: float = 0.0, provenance: dict[str, str] | None = None
+    rows: Float[np.ndarray, "n d"],
+    *,
+    dim: int = 0,
+    at_most: bool = False,
+    shrinkage: float = 0.0,
+    provenance: dict[str, str] | None = None,
 ) -> Whitening:
     """PCA-whitening of unit rows.
 
@@ -126,6 +140,7 @@ def fit_pca(
     Args:
         rows: descriptors of unit length, n ≥ 2 of them not zero.
         dim: dimensions to keep; 0 for all that the rows determine.
+        at_most: keep fewer than ``dim`` where the rows determine fewer, instead of refusing.
         shrinkage: s ≥ 0; 0 is plain PCA-whitening, a large s only centres and turns the rows.
         provenance: goes into the file, with n, the rank and the date added.
 
@@ -133,7 +148,13 @@ def fit_pca(
         WhiteningError: fewer than two rows, rows that are not finite, or more dimensions asked for than the
             rows determine; the message states how many they do. n rows determine at most n − 1.
     """
+    if not (0 <= shrinkage < math.inf):
+        raise WhiteningError(f"shrinkage is a number of 0 or more, got {shrinkage}")
+    if dim < 0:
+        raise WhiteningError(f"a whitening keeps 0 (for all) or more dimensions, got {dim}")
     data = np.asarray(rows, np.float64)
+    if data.ndim != 2:
+        raise WhiteningError(f"a whitening is fitted on rows (n, d), got an array of shape {data.shape}")
     data = data[data.any(1)]
     if len(data) < 2:
         raise WhiteningError(f"a whitening is fitted on at least 2 described pictures, got {len(data)}")
@@ -145,14 +166,12 @@ def fit_pca(
     rank = int((values > values.max(initial=0) * 1e-10).sum())
     if rank == 0:
         raise WhiteningError("the rows to fit a whitening on are all equal: they have no directions")
-    keep = dim or rank
+    keep = min(dim or rank, rank) if at_most else dim or rank
     if keep > rank:
         raise WhiteningError(
             f"{len(data)} pictures determine {rank} dimensions, {keep} were asked for: "
             f"ask for at most {rank}, or fit on more pictures"
         )
-    if shrinkage < 0:
-        raise WhiteningError(f"shrinkage is 0 or more, got {shrinkage}")
     scales = values[:keep] + shrinkage * values[:keep].mean()
     projection = vectors[:, :keep].T / np.sqrt(scales[:, None])
     facts = {

@@ -5,6 +5,7 @@ from coocnet.backbones.loading import (
     WeightsPlace,
     find_weights,
     load_backbone,
+    locate_weights,
     lookup,
     weights_cache,
 )
@@ -21,6 +22,7 @@ __all__ = [
     "WeightsPlace",
     "find_weights",
     "load_backbone",
+    "locate_weights",
     "lookup",
     "weights_cache",
 ]

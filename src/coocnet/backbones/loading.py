@@ -35,11 +35,13 @@ class WeightsPlace:
         path: the file.
         found_in: "named by the user", "COOCNET_WEIGHTS" or "cache".
         sha256: digest of its bytes.
+        verified: whether the digest is the one that the weights' record knows.
     """
 
     path: Path
     found_in: str
     sha256: str
+    verified: bool = False
 
 
 @dataclass(frozen=True)
@@ -88,17 +90,17 @@ def find_weights(weights: Weights) -> WeightsPlace | None:
     """
     folders = [("cache", weights_cache())]
     if folder := os.environ.get(WEIGHTS_FOLDER_VARIABLE):
-        folders.insert(0, (WEIGHTS_FOLDER_VARIABLE, Path(folder).expanduser()))
+        folders.insert(0, (WEIGHTS_FOLDER_VARIABLE, Path(os.path.expanduser(folder))))
     for found_in, place in folders:
         path = place / weights.file
         if path.is_file():
-            digest = sha256_of(path)
+            digest = _digest(path)
             if weights.sha256 and not digest.startswith(weights.sha256):
                 raise WeightsMismatchError(
                     f"{printable(path)} has SHA-256 {digest}, but {weights.file} has {weights.sha256}. "
                     "It is damaged or another file: delete it, or rename it and name it explicitly."
                 )
-            return WeightsPlace(path, found_in, digest)
+            return WeightsPlace(path, found_in, digest, verified=bool(weights.sha256))
     return None
 
 
@@ -124,7 +126,8 @@ def load_backbone(
         WeightsMismatchError: the file is damaged or belongs to another network; the message names the keys.
     """
     record, _ = lookup(backbone)
-    chosen, place = _locate(backbone, record, weights, progress)
+    chosen, found = _locate(backbone, record, weights)
+    place = found or _download(backbone, chosen, progress)
     with torch.device("meta"):
         trunk = record.build()
     trunk.load_state_dict(_fitted(_read_tensors(place.path), chosen, trunk, backbone, place.path), assign=True)
@@ -134,23 +137,29 @@ def load_backbone(
     return LoadedBackbone(trunk, record, chosen, place)
 
 
-def _locate(
-    backbone: str, record: Backbone, weights: str | None, progress: Progress | None
-) -> tuple[Weights, WeightsPlace]:
-    name = next(iter(record.weights)) if weights is None else weights
-    if name not in record.weights:
-        path = Path(name).expanduser()
-        if path.is_file():
-            known = next((w for w in record.weights.values() if w.file == path.name), None)
-            return known or next(iter(record.weights.values())), WeightsPlace(
-                path, "named by the user", sha256_of(path)
-            )
+def locate_weights(backbone: str, weights: str | None = None) -> WeightsPlace | None:
+    """Where the weights that a recipe names are on this machine, or None; nothing is downloaded.
+
+    Raises:
+        InputError: an unknown backbone, or weights that are neither a name nor a file.
+        WeightsMismatchError: a file has the name but not the checksum.
+    """
+    record, _ = lookup(backbone)
+    return _locate(backbone, record, weights)[1]
+
+
+def _locate(backbone: str, record: Backbone, weights: str | None) -> tuple[Weights, WeightsPlace | None]:
+    name = weights or next(iter(record.weights))
+    if name in record.weights:
+        return record.weights[name], find_weights(record.weights[name])
+    path = Path(os.path.expanduser(name))
+    if not os.path.isfile(path):
         raise InputError(
             f"{backbone} has no weights {name!r}, and there is no such file; "
             f"it has {', '.join(record.weights)}, or give the path of a file"
         )
-    chosen = record.weights[name]
-    return chosen, find_weights(chosen) or _download(backbone, chosen, progress)
+    known = next((w for w in record.weights.values() if w.file == path.name), next(iter(record.weights.values())))
+    return known, WeightsPlace(path, "named by the user", _digest(path))
 
 
 def _download(backbone: str, weights: Weights, progress: Progress | None) -> WeightsPlace:
@@ -170,7 +179,14 @@ def _download(backbone: str, weights: Weights, progress: Progress | None) -> Wei
         raise WeightsMissingError(
             f"the weights of {backbone} are not on this machine: {weights.file}. {where_to_put}\n{error}"
         ) from error
-    return WeightsPlace(target, "cache", sha256_of(target))
+    return WeightsPlace(target, "cache", _digest(target), verified=bool(weights.sha256))
+
+
+def _digest(path: Path) -> str:
+    try:
+        return sha256_of(path)
+    except OSError as error:
+        raise WeightsMismatchError(f"{printable(path)} cannot be read: {error.strerror or error}") from error
 
 
 def _read_tensors(path: Path) -> StateDict:

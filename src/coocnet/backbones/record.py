@@ -79,3 +79,8 @@ class Backbone:
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+def torchvision_urls(file: str) -> tuple[str, ...]:
+    """Where torchvision's checkpoints are: its own address, and the storage behind it."""
+    return (f"https://download.pytorch.org/models/{file}", f"https://s3.amazonaws.com/pytorch/models/{file}")

@@ -6,7 +6,7 @@ from functools import partial
 
 from torch import Tensor, nn
 
-from coocnet.backbones.record import IMAGENET_MEAN, IMAGENET_STD, Backbone, Tap, Trunk, Weights
+from coocnet.backbones.record import IMAGENET_MEAN, IMAGENET_STD, Backbone, Tap, Trunk, Weights, torchvision_urls
 
 
 class Bottleneck(nn.Module):
@@ -80,7 +80,7 @@ def _torchvision(file: str, version: str) -> Weights:
     return Weights(
         file=file,
         sha256=file.rpartition("-")[2].removesuffix(".pth"),
-        urls=(f"https://download.pytorch.org/models/{file}",),
+        urls=torchvision_urls(file),
         mean=IMAGENET_MEAN,
         std=IMAGENET_STD,
         source=f"torchvision, {version}",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from coocnet.backbones.record import IMAGENET_MEAN, IMAGENET_STD, Backbone, Tap, Trunk, Weights
+from coocnet.backbones.record import IMAGENET_MEAN, IMAGENET_STD, Backbone, Tap, Trunk, Weights, torchvision_urls
 
 _POOL = 0
 _PLAN = (64, 64, _POOL, 128, 128, _POOL, 256, 256, 256, _POOL, 512, 512, 512, _POOL, 512, 512, 512, _POOL)
@@ -51,7 +51,7 @@ VGG16 = Backbone(
         "torchvision": Weights(
             file="vgg16-397923af.pth",
             sha256="397923af",
-            urls=("https://download.pytorch.org/models/vgg16-397923af.pth",),
+            urls=torchvision_urls("vgg16-397923af.pth"),
             mean=IMAGENET_MEAN,
             std=IMAGENET_STD,
             source="torchvision, VGG16_Weights.IMAGENET1K_V1",

@@ -13,7 +13,10 @@ import math
 import os
 import stat
 import warnings
+from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
+from numbers import Real
 
 import numpy as np
 from jaxtyping import UInt8
@@ -48,7 +51,7 @@ def read_bytes(path: str | os.PathLike[str]) -> bytes:
     Never waits on a FIFO or a device, whatever its name says.
 
     Raises:
-        ImageError: not there, not readable, not a regular file, empty, or above 512 MiB.
+        ImageError: not there, not readable, not a regular file, empty, above 512 MiB, or larger than the memory left.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
@@ -65,6 +68,8 @@ def read_bytes(path: str | os.PathLike[str]) -> bytes:
             return stream.read()
     except OSError as error:
         raise ImageError(path, unreadable(error), unread=True) from error
+    except MemoryError as error:
+        raise ImageError(path, "does not fit into memory", unread=True) from error
     finally:
         os.close(descriptor)
 
@@ -104,15 +109,20 @@ def decode(content: bytes, path: str | os.PathLike[str], *, size_px: int | None,
 
     Raises:
         ImageError: not a picture, damaged, truncated, too many pixels, or a box outside the picture.
-        InputError: a limit below 1 pixel.
+        InputError: a limit below 1 pixel, or a box that is not four finite numbers.
     """
     if size_px is not None and size_px < 1:
         raise InputError(f"size_px is at least 1, got {size_px}")
-    # Pillow warns of metadata it cannot read and of pictures above 89 megapixels: neither is anyone's concern here.
-    warnings.filterwarnings("ignore", module=r"PIL\.")
+    if box is not None:
+        _need_box(box)
+    _silence_pillow()
     try:
         with _opened(content, path) as file:
             image = _upright_rgb(file)
+        full = image.size
+        if box is not None:
+            image = image.crop(_whole_pixels(box, full, path))
+        return Picture(fit(image, size_px, longest_full_px=max(full)), full)
     except ImageError:
         raise
     except UnidentifiedImageError as error:
@@ -121,13 +131,29 @@ def decode(content: bytes, path: str | os.PathLike[str], *, size_px: int | None,
         raise ImageError(path, f"more than {2 * (Image.MAX_IMAGE_PIXELS or 0) // 10**6} megapixels") from error
     except MemoryError as error:
         raise ImageError(path, "does not fit into memory") from error
+    except Warning as error:  # the program has made warnings errors
+        raise ImageError(path, f"Pillow warns: {error}") from error
     except Exception as error:
         reason = "truncated" if "truncated" in str(error).lower() else f"damaged ({error})"
         raise ImageError(path, reason) from error
-    full = image.size
-    if box is not None:
-        image = image.crop(_whole_pixels(box, full, path))
-    return Picture(fit(image, size_px, longest_full_px=max(full)), full)
+
+
+@cache
+def _silence_pillow() -> None:
+    """Hides Pillow's warnings, of broken metadata and of more than 89 megapixels, in a program that does not ask.
+
+    The filter is the last one, so the program's own decide before it; set once, because every change of the
+    filters makes Python repeat old warnings; for all threads, because only Python 3.14 can give one thread its own.
+    """
+    warnings.filterwarnings("ignore", module=r"PIL\.", append=True)
+
+
+def _need_box(box: object) -> None:
+    edges = list(box) if isinstance(box, Iterable) else []
+    if len(edges) != 4 or not all(
+        not isinstance(edge, bool) and isinstance(edge, Real) and math.isfinite(edge) for edge in edges
+    ):
+        raise InputError(f"a box is four numbers of pixels, x1, y1, x2, y2; got {box!r}")
 
 
 def fit(image: Image.Image, size_px: int | None, *, longest_full_px: int) -> UInt8[np.ndarray, "h w 3"]:
@@ -141,8 +167,6 @@ def fit(image: Image.Image, size_px: int | None, *, longest_full_px: int) -> UIn
 
 def _whole_pixels(box: Box, full: tuple[int, int], path: str | os.PathLike[str]) -> tuple[int, int, int, int]:
     width, height = full
-    if not all(math.isfinite(edge) for edge in box):
-        raise InputError(f"the edges of a box are numbers of pixels, got {box}")
     x1, y1, x2, y2 = (round(edge) for edge in box)
     x1, y1, x2, y2 = max(x1, 0), max(y1, 0), min(x2, width), min(y2, height)
     if x1 >= x2 or y1 >= y2:

@@ -10,7 +10,7 @@ from coocnet.data.images import unreadable
 from coocnet.errors import ImageError, InputError, printable
 
 SUFFIXES = frozenset(
-    (".jpg", ".jpeg", ".jpe", ".png", ".webp", ".tif", ".tiff", ".gif", ".bmp", ".heic", ".heif", ".avif")
+    (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".tif", ".tiff", ".gif", ".bmp", ".heic", ".heif", ".avif")
 )
 
 
@@ -35,11 +35,12 @@ class Walk:
     """What a folder holds.
 
     Attributes:
-        root: its absolute path.
+        root: its absolute path, links in it resolved, so that a folder has one name however it is reached.
         files: pictures by their suffix, sorted by path.
         skipped: what has a picture's name but cannot be one, with the reason.
         unread_folders: folders that could not be listed: what is below them is unknown, not gone.
         others: number of files with other suffixes, or hidden.
+        linked_folders: number of links to folders, which are not followed.
     """
 
     root: str
@@ -47,6 +48,7 @@ class Walk:
     skipped: list[ImageError] = field(default_factory=list)
     unread_folders: list[ImageError] = field(default_factory=list)
     others: int = 0
+    linked_folders: int = 0
 
 
 def walk(folder: str | os.PathLike[str]) -> Walk:
@@ -55,7 +57,7 @@ def walk(folder: str | os.PathLike[str]) -> Walk:
     Raises:
         InputError: no such folder, or not a folder.
     """
-    root = os.path.abspath(os.path.expanduser(os.fspath(folder)))
+    root = os.path.realpath(os.path.expanduser(os.fspath(folder)))
     if not os.path.isdir(root):
         what = "is not a folder" if os.path.lexists(root) else "does not exist"
         raise InputError(f"{printable(root)} {what}; give the folder that holds the photographs")
@@ -72,6 +74,7 @@ def walk(folder: str | os.PathLike[str]) -> Walk:
             if _suffix(name) in SUFFIXES and not name.startswith("."):
                 path = os.path.join(parent, name)
                 found.skipped.append(ImageError(path, "a link to a folder" if os.path.islink(path) else "a folder"))
+            found.linked_folders += os.path.islink(os.path.join(parent, name))
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in names:
             if _suffix(name) not in SUFFIXES or name.startswith("."):
@@ -86,6 +89,13 @@ def walk(folder: str | os.PathLike[str]) -> Walk:
 def _look_at(path: str, found: Walk) -> None:
     try:
         status = os.stat(path)
+    except FileNotFoundError as error:
+        if os.path.lexists(path):
+            # Where the target's folder is there, the target is gone; where not, a disk may be missing.
+            sure = os.path.isdir(os.path.dirname(os.path.realpath(path)))
+            reason = "a link to a file that is gone" if sure else unreadable(error)
+            found.skipped.append(ImageError(path, reason, unread=not sure))
+        return
     except OSError as error:
         found.skipped.append(ImageError(path, unreadable(error), unread=True))
         return

@@ -1,6 +1,7 @@
 """The index: a folder that remembers the rows of a collection, keeps up with it, and is searched."""
 
 from coocnet.index.local import Hit, IndexInfo, LocalIndex, open_index
+from coocnet.index.store import SyncedFolder
 from coocnet.index.sync import SyncProgress, SyncReport
 
-__all__ = ["Hit", "IndexInfo", "LocalIndex", "SyncProgress", "SyncReport", "open_index"]
+__all__ = ["Hit", "IndexInfo", "LocalIndex", "SyncProgress", "SyncReport", "SyncedFolder", "open_index"]

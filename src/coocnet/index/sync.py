@@ -20,14 +20,22 @@ from filelock import FileLock, Timeout
 from coocnet.data.images import Picture, content_digest, decode, read_bytes
 from coocnet.data.walk import FileStamp, FoundFile, Walk, walk
 from coocnet.errors import ImageError, IndexBusyError, IndexStorageError, InputError, printable
-from coocnet.index.store import LOCK_NAME, Described, Store
+from coocnet.index.database import LOCK_NAME
+from coocnet.index.store import Described, Store
+from coocnet.recipe import Recipe
 
 _STORE_EVERY_S = 0.5
+_KEPT = (
+    "The index has {} pictures from there. Is a disk not mounted? "
+    "Nothing was dropped; to drop them, allow an empty folder (--allow-empty)."
+)
 
 
 class RowSource(Protocol):
     """What a sync needs of a :class:`~coocnet.describe.Describer`."""
 
+    @property
+    def recipe(self) -> Recipe: ...  # noqa: D102
     @property
     def dim(self) -> int: ...  # noqa: D102
     @property
@@ -57,6 +65,9 @@ class SyncReport:
         dropped: pictures whose files are gone.
         skipped: files left out, each with its reason.
         described: rows computed.
+        others: files without the name of a picture, or hidden; not looked at.
+        linked_folders: links to folders; not followed.
+        whitening: what became of the whitening, in words; empty where nothing did.
         time_s: how long it took.
     """
 
@@ -66,7 +77,10 @@ class SyncReport:
     unchanged: int = 0
     dropped: int = 0
     described: int = 0
+    others: int = 0
+    linked_folders: int = 0
     skipped: list[ImageError] = field(default_factory=list)
+    whitening: str = ""
     time_s: float = 0.0
 
 
@@ -84,6 +98,7 @@ Outcome: TypeAlias = "np.ndarray | ImageError | None"
 
 def synchronise(
     store: Store,
+    recipe: Recipe,
     folder: str | os.PathLike[str],
     describer: Callable[[], RowSource],
     *,
@@ -91,25 +106,26 @@ def synchronise(
     allow_empty: bool,
     progress: Callable[[SyncProgress], None] | None,
 ) -> SyncReport:
-    """See :meth:`coocnet.index.LocalIndex.sync`."""
+    """See :meth:`coocnet.index.LocalIndex.sync`; to be called by the sole writer."""
     started = time.monotonic()
-    with _sole_writer(store):
-        found = walk(folder)
-        stored = store.pictures_below(found.root)
-        _refuse_vanished(found, stored, allow_empty)
-        run = _Run(store, set(stored), store.digests(), progress)
-        todo = [
-            Job(file, is_new=file.path not in stored)
-            for file in found.files
-            if verify_content or stored.get(file.path) != file.stamp
-        ]
-        run.report.unchanged = len(found.files) - len(todo)
-        run.report.skipped += [*found.skipped, *found.unread_folders]
-        if todo:
-            run.describe(todo, describer)
-        run.drop_gone(found)
-        reasons = {error.path: error.reason for error in run.report.skipped}
-        store.replace_skipped(found.root, reasons)
+    store.check_recipe(recipe)
+    found, stored = _look_through(folder, store, allow_empty)
+    run = _Run(store, recipe, set(stored), store.digests(), progress)
+    todo = [
+        Job(file, is_new=file.path not in stored)
+        for file in found.files
+        if verify_content or stored.get(file.path) != file.stamp
+    ]
+    run.report.unchanged = len(found.files) - len(todo)
+    run.report.others, run.report.linked_folders = found.others, found.linked_folders
+    run.report.skipped += [*found.skipped, *found.unread_folders]
+    if todo:
+        run.describe(todo, describer)
+    run.drop_gone(found)
+    if os.path.isdir(found.root):
+        store.note_sync(found.root, {error.path: error.reason for error in run.report.skipped})
+    else:
+        store.forget_folder(found.root)
     run.report.time_s = time.monotonic() - started
     return run.report
 
@@ -120,11 +136,13 @@ class _Run:
     def __init__(
         self,
         store: Store,
+        recipe: Recipe,
         stored_paths: set[str],
         digests: set[bytes],
         progress: Callable[[SyncProgress], None] | None,
     ) -> None:
         self.store = store
+        self.recipe = recipe
         self.stored_paths = stored_paths
         self.known = digests
         self.progress = progress
@@ -139,8 +157,8 @@ class _Run:
     def describe(self, todo: list[Job], describer: Callable[[], RowSource]) -> None:
         """Stores every file of ``todo`` that can be described, the new content described."""
         source = describer()
-        self.store.bind_weights(source.weights_sha256, source.dim)
-        size_px = self.store.recipe.size_px or None
+        self.store.bind(self.recipe.replace(weights=source.recipe.weights), source.weights_sha256, source.dim)
+        size_px = self.recipe.size_px or None
         done = 0
         try:
             for job, outcome in source.stream(iter(todo), lambda job: self._load(job, size_px)):
@@ -212,17 +230,26 @@ class _Run:
         self._stored_at = time.monotonic()
 
 
-def _refuse_vanished(found: Walk, stored: dict[str, FileStamp], allow_empty: bool) -> None:
-    if found.files or not stored or allow_empty:
-        return
-    raise InputError(
-        f"{printable(found.root)} holds no pictures now, but the index has {len(stored)} from there. "
-        "Is a disk not mounted? Nothing was dropped; allow an empty folder (--allow-empty) to drop them."
-    )
+def _look_through(
+    folder: str | os.PathLike[str], store: Store, allow_empty: bool
+) -> tuple[Walk, dict[str, FileStamp]]:
+    """What the folder holds now, and what is stored of it."""
+    root = os.path.realpath(os.path.expanduser(os.fspath(folder)))
+    stored = store.pictures_below(root)
+    known = bool(stored) or any(folder.path == root for folder in store.folders())
+    try:
+        found = Walk(root) if known and allow_empty and not os.path.lexists(root) else walk(root)
+    except InputError as error:
+        if not stored:
+            raise
+        raise InputError(f"{error}. {_KEPT.format(len(stored))}") from None
+    if stored and not found.files and not allow_empty:
+        raise InputError(f"{printable(root)} holds no pictures now. {_KEPT.format(len(stored))}")
+    return found, stored
 
 
 @contextmanager
-def _sole_writer(store: Store) -> Iterator[None]:
+def sole_writer(store: Store) -> Iterator[None]:
     """Holds the index against a second sync; the system releases it however this process ends."""
     lock = FileLock(store.location / LOCK_NAME, timeout=0)
     try:

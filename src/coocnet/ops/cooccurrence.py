@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from coocnet.errors import InputError
+from coocnet.ops.checks import is_number, need_filter, need_like, need_map, need_whole
 from coocnet.ops.precision import in_float32
 
 
@@ -46,7 +47,7 @@ def activation_mask(a: Float[Tensor, "b d h w"], threshold: Threshold = "mean") 
         ``"mean"``: the comparison is strict, and the mean is computed so that rounding cannot break it.
 
     Raises:
-        InputError: an unknown threshold, or a quantile outside 0..1.
+        InputError: no map, an unknown threshold, or a quantile outside 0..1.
 
     Example:
         >>> activation_mask(torch.tensor([[[[0.0, 3.0]], [[1.0, 0.0]]]]))
@@ -54,6 +55,7 @@ def activation_mask(a: Float[Tensor, "b d h w"], threshold: Threshold = "mean") 
         <BLANKLINE>
                  [[0., 0.]]]])
     """
+    need_map(a)
     values = a.detach()
     # gt into floats at once: a bool mask and its conversion cost several times the comparison.
     return torch.gt(values, _per_image_threshold(values, threshold), out=torch.empty_like(values))
@@ -61,21 +63,20 @@ def activation_mask(a: Float[Tensor, "b d h w"], threshold: Threshold = "mean") 
 
 def _per_image_threshold(a: Tensor, threshold: Threshold) -> Tensor:
     """The threshold t as (b, 1, 1, 1); for float32, rounded so that a > t decides as with the float64 mean."""
-    images = a.shape[0]
-    if threshold == "mean":
+    images, count = a.shape[0], a.shape[1:].numel()
+    if isinstance(threshold, str) and threshold == "mean":
         if a.dtype == torch.float64 or a.device.type == "mps":
             t = a.mean(dim=(1, 2, 3))
             low, high = a.flatten(1).aminmax(dim=1)
             t = t.clamp(low, high)
         else:
-            exact = a.sum(dim=(1, 2, 3), dtype=torch.float64) / a[0].numel()
+            exact = a.sum(dim=(1, 2, 3), dtype=torch.float64) / count
             t = exact.to(a.dtype)
             below = torch.nextafter(t, t.new_tensor(-torch.inf))
             t = torch.where(t.double() > exact, below, t)
     elif isinstance(threshold, Quantile):
-        if not 0 <= threshold.q <= 1:
-            raise InputError(f"a quantile lies between 0 and 1, got {threshold.q}")
-        count = a[0].numel()
+        if not is_number(threshold.q) or not 0 <= threshold.q <= 1:
+            raise InputError(f"a quantile lies between 0 and 1, got {threshold.q!r}")
         rank = max(1, min(count, round(threshold.q * (count - 1)) + 1))
         t = a.flatten(1).kthvalue(rank, dim=1).values
     else:
@@ -84,7 +85,7 @@ def _per_image_threshold(a: Tensor, threshold: Threshold) -> Tensor:
 
 
 def _number(threshold: object) -> float:
-    if isinstance(threshold, int | float) and not math.isnan(threshold):
+    if is_number(threshold) and not math.isnan(threshold):
         return float(threshold)
     raise InputError(f"threshold is 'mean', a number or a Quantile, got {threshold!r}")
 
@@ -96,14 +97,14 @@ def window_sum(x: Float[Tensor, "b d h w"], radius_cells: int) -> Float[Tensor, 
     Two products with banded matrices of ones, one per axis. Any map size down to 1×1, any r ≥ 0.
 
     Raises:
-        InputError: ``radius_cells`` is negative.
+        InputError: no map, or ``radius_cells`` is no whole number ≥ 0.
     """
+    need_map(x)
     return _banded(x, radius_cells, scale=1.0)
 
 
 def _banded(x: Tensor, radius_cells: int, scale: float) -> Tensor:
-    if radius_cells < 0:
-        raise InputError(f"radius_cells is 0 or more, got {radius_cells}")
+    need_whole("radius_cells", radius_cells, 0)
     h, w = x.shape[2:]
     across = _band(w, radius_cells, x)
     down = _band(h, radius_cells, x) * scale
@@ -112,7 +113,7 @@ def _banded(x: Tensor, radius_cells: int, scale: float) -> Tensor:
 
 def _band(n: int, radius_cells: int, like: Tensor) -> Tensor:
     i = torch.arange(n, device=like.device)
-    return ((i[:, None] - i[None, :]).abs() <= radius_cells).to(like.dtype)
+    return ((i[:, None] - i[None, :]).abs() <= min(radius_cells, n)).to(like.dtype)
 
 
 @in_float32
@@ -142,7 +143,7 @@ def direct_cooccurrence(
         CT, same shape, dtype and device as ``a``; ≥ 0 where ``a`` is; exactly 0 where ρ is.
 
     Raises:
-        InputError: d < 2 or ``radius_cells`` < 0.
+        InputError: no map, d < 2, ``radius_cells`` is no whole number ≥ 0, or a mask of another shape or device.
 
     Cost: two banded products, linear in d; the dense filter needs d·(2r+1)² times the channels.
 
@@ -153,8 +154,8 @@ def direct_cooccurrence(
                 [6., 9., 6.],
                 [4., 6., 4.]])
     """
-    _need_channels(a)
-    rho = activation_mask(a) if mask is None else mask.to(a.dtype)
+    need_whole("radius_cells", radius_cells, 0)
+    rho = _active(a, mask)
     x = a * rho
     # Subtracting before the window sum, not after, leaves exactly 0 where no other channel fires.
     others = x.sum(1, keepdim=True) - x
@@ -182,16 +183,14 @@ def filtered_cooccurrence(
         CT, same shape and dtype as ``a``.
 
     Raises:
-        InputError: d < 2, or a filter whose shape is not (d, d, s, s) with s odd.
+        InputError: no map, d < 2, a filter whose shape is not (d, d, s, s) with s odd or whose dtype is not
+            the map's, or a mask of another shape; or either on another device.
 
     Cost: d²·s² multiply-adds per cell: use :func:`direct_cooccurrence` for the direct filter.
     """
-    _need_channels(a)
-    d, s = a.shape[1], weight.shape[-1]
-    if tuple(weight.shape) != (d, d, s, s) or s % 2 == 0:
-        raise InputError(f"for {d} channels the filter is ({d}, {d}, s, s) with s odd, got {tuple(weight.shape)}")
-    rho = activation_mask(a) if mask is None else mask.to(a.dtype)
-    return functional.conv2d(a * rho, weight, padding=s // 2) / (d - 1) * rho
+    rho = _active(a, mask)
+    need_filter(weight, a)
+    return functional.conv2d(a * rho, weight, padding=weight.shape[3] // 2) / (a.shape[1] - 1) * rho
 
 
 def direct_filter(
@@ -205,14 +204,23 @@ def direct_filter(
 
     (Eq. 5 as printed has the two cases exchanged; the text and algorithm 1 say which is meant.)
     At 512 channels and r = 4 it holds 21 million weights; at 2048, 340 million.
+
+    Raises:
+        InputError: ``channels`` is no whole number ≥ 2, or ``radius_cells`` none ≥ 0.
     """
-    if channels < 2 or radius_cells < 0:
-        raise InputError(f"channels is at least 2 and radius_cells 0 or more, got {channels} and {radius_cells}")
+    need_whole("channels", channels, 2)
+    need_whole("radius_cells", radius_cells, 0)
     s = 2 * radius_cells + 1
     off_diagonal = 1 - torch.eye(channels, dtype=dtype, device=device)
     return off_diagonal[:, :, None, None].expand(channels, channels, s, s).contiguous()
 
 
-def _need_channels(a: Tensor) -> None:
+def _active(a: Tensor, mask: Tensor | None) -> Tensor:
+    """ρ in the dtype of the map, which co-occurs only with two channels or more."""
+    need_map(a)
     if a.shape[1] < 2:
         raise InputError(f"co-occurrence needs at least 2 channels, got a map of shape {tuple(a.shape)}")
+    if mask is None:
+        return activation_mask(a)
+    need_like("mask", mask, a, same_dtype=False)
+    return mask.to(a.dtype)

@@ -1,7 +1,8 @@
 """Poolings: a feature map (b, d, h, w) to one row (b, d) per image, before any normalisation.
 
 Each is defined on every map: all zero, constant, one cell, one active channel. Where nothing counts, the
-row is zero; there is no NaN, and gradients are finite.
+row is zero; there is no NaN, and gradients are finite. What is no map is refused with an InputError: see
+:func:`coocnet.ops.checks.need_map`.
 
 Sources: Forcén et al. 2020 (SCT, ChCO, ChCO-SCT; equation numbers are that paper's), Kalantidis et al.
 2016 (uCroW, CroW), Babenko and Lempitsky 2015 (SPoC), Tolias et al. 2016 (MAC, R-MAC), Radenović et al.
@@ -16,14 +17,19 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from coocnet.errors import InputError
+from coocnet.ops.checks import need_like, need_map, need_positive, need_rows, need_whole
 from coocnet.ops.precision import in_float32
 from coocnet.ops.priors import centre_prior
 
 
 @in_float32
 def unit_rows(rows: Float[Tensor, "n dim"]) -> Float[Tensor, "n dim"]:
-    """Rows scaled to unit L2 norm; a zero row stays zero. Safe for the smallest and largest floats."""
+    """Rows scaled to unit L2 norm; a zero row stays zero. Safe for the smallest and largest floats.
+
+    Raises:
+        InputError: no floating-point tensor (n, dim) with dim ≥ 1.
+    """
+    need_rows(rows)
     largest = rows.detach().abs().amax(1, keepdim=True)
     scaled = rows / torch.where(largest > 0, largest, 1)
     norm = scaled.square().sum(1, keepdim=True)
@@ -33,12 +39,14 @@ def unit_rows(rows: Float[Tensor, "n dim"]) -> Float[Tensor, "n dim"]:
 @in_float32
 def ucrow(a: Float[Tensor, "b d h w"]) -> Float[Tensor, "b d"]:
     """Mean over the cells: aggregation without any weight (Kalantidis et al. call it uCroW)."""
+    need_map(a)
     return a.mean(dim=(2, 3))
 
 
 @in_float32
 def spoc(a: Float[Tensor, "b d h w"]) -> Float[Tensor, "b d"]:
     """Sum over the cells under the Gaussian centre prior (SPoC)."""
+    need_map(a)
     prior = centre_prior(a.shape[2], a.shape[3], like=a)
     return (a * prior).sum(dim=(2, 3))
 
@@ -46,6 +54,7 @@ def spoc(a: Float[Tensor, "b d h w"]) -> Float[Tensor, "b d"]:
 @in_float32
 def mac(a: Float[Tensor, "b d h w"]) -> Float[Tensor, "b d"]:
     """Maximum over the cells (MAC)."""
+    need_map(a)
     return a.amax(dim=(2, 3))
 
 
@@ -55,15 +64,14 @@ def gem(a: Float[Tensor, "b d h w"], *, power: float | Tensor) -> Float[Tensor, 
 
     Args:
         a: feature map.
-        power: p > 0, a number or a learned tensor; 1 is the mean, large p tends to the maximum. The
+        power: p > 0, a number or a learned tensor of one element; 1 is the mean, large p tends to the maximum. The
             authors use 3.
 
     Raises:
-        InputError: p is not positive.
+        InputError: no map, or p is not one finite number above 0.
     """
-    p = float(torch.as_tensor(power).detach())
-    if not p > 0:
-        raise InputError(f"the power of GeM is positive, got {p}")
+    need_map(a)
+    need_positive("the power of GeM", power.item() if isinstance(power, Tensor) and power.numel() == 1 else power)
     positive = a.clamp(min=0)
     # Dividing by each channel's maximum keeps a^p within the floats for any p.
     top = positive.detach().amax(dim=(2, 3), keepdim=True)
@@ -84,10 +92,10 @@ def rmac(a: Float[Tensor, "b d h w"], *, levels: int = 3) -> Float[Tensor, "b d"
         levels: scales of regions, ≥ 1. The paper of R-MAC uses 3.
 
     Raises:
-        InputError: ``levels`` is below 1.
+        InputError: no map, or ``levels`` is no whole number ≥ 1.
     """
-    if levels < 1:
-        raise InputError(f"R-MAC has at least one level, got {levels}")
+    need_map(a)
+    need_whole("levels", levels, 1)
     row = torch.zeros(a.shape[:2], dtype=a.dtype, device=a.device)
     for top, left, side in _rmac_regions(a.shape[2], a.shape[3], levels):
         row = row + unit_rows(a[:, :, top : top + side, left : left + side].amax(dim=(2, 3)))
@@ -124,7 +132,11 @@ def crow(a: Float[Tensor, "b d h w"], *, a_norm: float = 2.0, b_root: float = 2.
 
     α = (S / (Σ S^a)^(1/a))^(1/b) with S = Σ_k A_k, and β_k = log(Σ_l Q_l / Q_k) with Q_k the share of
     cells in which channel k is above 0; a channel that never fires has weight 0.
+
+    Raises:
+        InputError: no map, or ``a_norm`` or ``b_root`` is no finite number above 0.
     """
+    need_map(a)
     alpha = _power_normalised(a.clamp(min=0).sum(1), a_norm, b_root)
     share = (a.detach() > 0).to(a.dtype).mean(dim=(2, 3))
     total = share.sum(1, keepdim=True)
@@ -134,7 +146,12 @@ def crow(a: Float[Tensor, "b d h w"], *, a_norm: float = 2.0, b_root: float = 2.
 
 @in_float32
 def sct_weights(ct: Float[Tensor, "b d h w"], *, a_norm: float = 2.0, b_root: float = 2.0) -> Float[Tensor, "b h w"]:
-    r"""Spatial co-occurrence weights (eqs. 9, 10): α = (S / (Σ S^a)^(1/a))^(1/b), S = Σ_k CT_k, a = b = 2."""
+    r"""Spatial co-occurrence weights (eqs. 9, 10): α = (S / (Σ S^a)^(1/a))^(1/b), S = Σ_k CT_k, a = b = 2.
+
+    Raises:
+        InputError: no map, or ``a_norm`` or ``b_root`` is no finite number above 0.
+    """
+    need_map(ct)
     return _power_normalised(ct.sum(1), a_norm, b_root)
 
 
@@ -150,10 +167,10 @@ def chco_weights(ct: Float[Tensor, "b d h w"], *, epsilon: float) -> Float[Tenso
         epsilon: ε > 0, relative.
 
     Raises:
-        InputError: ε is not positive.
+        InputError: no map, or ε is no finite number above 0.
     """
-    if not epsilon > 0:
-        raise InputError(f"epsilon is positive, got {epsilon}")
+    need_map(ct)
+    need_positive("epsilon", epsilon)
     v = ct.sum(dim=(2, 3))
     total = v.sum(1, keepdim=True)
     share = v / torch.where(total > 0, total, 1)
@@ -163,12 +180,14 @@ def chco_weights(ct: Float[Tensor, "b d h w"], *, epsilon: float) -> Float[Tenso
 @in_float32
 def sct(a: Float[Tensor, "b d h w"], ct: Float[Tensor, "b d h w"]) -> Float[Tensor, "b d"]:
     """Pooling with the spatial co-occurrence weights alone: f_k = Σ_ij α_ij A_k(i, j)."""
+    _need_both(a, ct)
     return _weighted_sum(a, sct_weights(ct))
 
 
 @in_float32
 def chco(a: Float[Tensor, "b d h w"], ct: Float[Tensor, "b d h w"], *, epsilon: float) -> Float[Tensor, "b d"]:
     """Pooling with the channel co-occurrence weights alone: f_k = β_k Σ_ij A_k(i, j)."""
+    _need_both(a, ct)
     return chco_weights(ct, epsilon=epsilon) * a.sum(dim=(2, 3))
 
 
@@ -180,8 +199,17 @@ def chco_sct(a: Float[Tensor, "b d h w"], ct: Float[Tensor, "b d h w"], *, epsil
         a: feature map, after any prior.
         ct: its co-occurrence tensor, :func:`direct_cooccurrence` or one with a filter.
         epsilon: see :func:`chco_weights`.
+
+    Raises:
+        InputError: no map, a ``ct`` of another shape, dtype or device, or ε is no finite number above 0.
     """
+    _need_both(a, ct)
     return chco_weights(ct, epsilon=epsilon) * sct(a, ct)
+
+
+def _need_both(a: Tensor, ct: Tensor) -> None:
+    need_map(a)
+    need_like("ct", ct, a, same_dtype=True)
 
 
 def _weighted_sum(a: Tensor, alpha: Tensor) -> Tensor:
@@ -190,6 +218,8 @@ def _weighted_sum(a: Tensor, alpha: Tensor) -> Tensor:
 
 def _power_normalised(s: Tensor, a_norm: float, b_root: float) -> Tensor:
     """(s / (Σ s^a)^(1/a))^(1/b) per image for s ≥ 0; zero where s is, with zero gradient there."""
+    need_positive("a_norm", a_norm)
+    need_positive("b_root", b_root)
     top = s.detach().amax(dim=(1, 2), keepdim=True)
     scaled = s / torch.where(top > 0, top, 1)
     norm = _power(_power(scaled, a_norm).sum(dim=(1, 2), keepdim=True), 1 / a_norm)

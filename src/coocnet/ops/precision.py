@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import wraps
+from inspect import signature
 from typing import ParamSpec
 
 import torch
@@ -15,10 +16,12 @@ P = ParamSpec("P")
 
 def in_float32(operator: Callable[P, Tensor]) -> Callable[P, Tensor]:
     """Runs ``operator`` on float32 copies of half-precision tensors and returns the dtype of the first argument."""
+    name = next(iter(signature(operator).parameters))
 
     @wraps(operator)
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> Tensor:
-        dtype = args[0].dtype if args and isinstance(args[0], Tensor) else None
+        first = args[0] if args else kwargs.get(name)
+        dtype = first.dtype if isinstance(first, Tensor) else None
         if dtype not in _HALF:
             return operator(*args, **kwargs)
         wide_args = [_widened(value) for value in args]

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from coocnet.errors import InputError
+from coocnet.ops.checks import is_number, need_whole, told
 
 
 def centre_prior(height: int, width: int, *, like: Tensor | None = None) -> Float[Tensor, "h w"]:
@@ -25,7 +26,7 @@ def centre_prior(height: int, width: int, *, like: Tensor | None = None) -> Floa
         like: a tensor that lends its dtype and device.
 
     Raises:
-        InputError: a side below 1.
+        InputError: a side that is no whole number ≥ 1, or a ``like`` that is no floating-point tensor.
     """
     i, j = _cell_middles(height, like), _cell_middles(width, like)
     s = min(height, width) / 2 / 3
@@ -45,18 +46,21 @@ def top_down_prior(height: int, width: int, *, floor: float, like: Tensor | None
         like: a tensor that lends its dtype and device.
 
     Raises:
-        InputError: a side below 1, or a floor outside 0..1.
+        InputError: a side that is no whole number ≥ 1, a floor outside 0..1, or a ``like`` that is no
+            floating-point tensor.
     """
-    if not 0 <= floor <= 1:
-        raise InputError(f"floor lies between 0 and 1, got {floor}")
+    if not is_number(floor) or not 0 <= floor <= 1:
+        raise InputError(f"floor lies between 0 and 1, got {floor!r}")
     depth = (_cell_middles(height, like) - 0.5) / max(height - 1, 1)
     _cell_middles(width, like)
     return _as((1 - (1 - floor) * depth)[:, None].expand(height, width), like)
 
 
 def _cell_middles(n: int, like: Tensor | None) -> Tensor:
-    if n < 1:
-        raise InputError(f"a map has at least one row and one column, got a side of {n}")
+    need_whole("a side of a map", n, 1)
+    given: object = like
+    if not (given is None or (isinstance(given, Tensor) and given.is_floating_point())):
+        raise InputError(f"like is a floating-point tensor, got {told(given)}")
     dtype = torch.float64 if like is not None and like.dtype == torch.float64 else torch.float32
     return torch.arange(n, dtype=dtype, device=None if like is None else like.device) + 0.5
 

@@ -1,0 +1,319 @@
+"""Commands about a collection: index it, search it, say what it holds, fit a whitening on it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from coocnet.cli.app import DEFAULT_INDEX, DeviceOption, IndexOption, JsonOption, WeightsOption, app, with_weights
+from coocnet.cli.terminal import (
+    download_progress,
+    err,
+    json_path,
+    out,
+    plain,
+    print_json,
+    progress_display,
+    tell_unverified,
+)
+from coocnet.errors import ImageError, IndexMissingError, InputError, printable
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy as np
+    from PIL import Image
+
+    from coocnet.describe import Describer
+    from coocnet.index import Hit, IndexInfo, LocalIndex, SyncReport
+    from coocnet.recipe import Recipe
+
+Box = tuple[float, float, float, float]
+
+_SKIPPED_SHOWN = 20
+_THUMBNAIL_PX = 440
+
+
+@app.command(epilog="Example:  coocnet index ~/Pictures --index ~/pictures.cooc")
+def index(
+    folder: Annotated[str, typer.Argument(help="The folder with the photographs.", metavar="DIR")],
+    index_place: IndexOption = DEFAULT_INDEX,
+    recipe: Annotated[
+        str | None, typer.Option("--recipe", help="A preset or a TOML file; the index's own if it exists.")
+    ] = None,
+    weights: WeightsOption = "",
+    whitening: Annotated[
+        str | None,
+        typer.Option(
+            "--whitening",
+            help="A whitening file; 'none' for none; 'auto' as the recipe says.",
+            metavar="FILE|none|auto",
+        ),
+    ] = None,
+    verify_content: Annotated[
+        bool, typer.Option("--verify-content", help="Read every file, also where size and time agree.")
+    ] = False,
+    allow_empty: Annotated[
+        bool, typer.Option("--allow-empty", help="Drop the folder's pictures though it holds none now, or is gone.")
+    ] = False,
+    device: DeviceOption = None,
+) -> None:
+    """Bring the index up to date with a folder: new pictures in, changed ones anew, deleted ones out.
+
+    May be interrupted at any moment; the same command goes on where it stopped.
+    """
+    from coocnet.index import SyncProgress, open_index
+    from coocnet.whitening import Whitening
+
+    there = os.path.expanduser(folder)
+    if not os.path.isdir(there) and not allow_empty:
+        raise InputError(f"{printable(folder)} is not a folder; give the folder that holds the photographs")
+    if os.path.realpath(os.path.expanduser(index_place)) == os.path.realpath(there):
+        raise InputError("the index needs a folder of its own, not that of the photographs: give --index PLACE")
+    given = Whitening.load(os.path.expanduser(whitening)) if whitening not in (None, "none", "auto") else None
+    chosen = _recipe_for(index_place, recipe, weights)
+    with open_index(index_place, chosen) as opened, progress_display() as progress:
+        if whitening is not None:
+            opened.use_whitening("auto" if whitening == "auto" else given)
+        task = progress.add_task("Looking at the folder", total=None)
+
+        def show(state: SyncProgress) -> None:
+            progress.update(task, description="Describing", completed=state.done, total=state.total)
+
+        def describer() -> Describer:
+            loaded = opened.describer(device=device, progress=download_progress(progress))
+            tell_unverified(loaded)
+            return loaded
+
+        try:
+            report = opened.sync(
+                folder, describer=describer, verify_content=verify_content, allow_empty=allow_empty, progress=show
+            )
+        except KeyboardInterrupt:
+            progress.stop()
+            err.print("Interrupted. What was described is stored; the same command goes on from there.")
+            raise typer.Exit(130) from None
+        info = opened.info()
+    _print_report(report, f"{printable(info.location)} holds {info.pictures} pictures.")
+
+
+@app.command(
+    epilog="Examples:  coocnet search tower.jpg -k 5 --montage found.png     "
+    "coocnet search street.jpg --box 120,40,380,600 --json"
+)
+def search(
+    image: Annotated[Path, typer.Argument(help="The picture to look for.", metavar="IMAGE")],
+    index_place: IndexOption = DEFAULT_INDEX,
+    box: Annotated[
+        str | None, typer.Option(help="Only this part, in pixels of the upright picture.", metavar="X1,Y1,X2,Y2")
+    ] = None,
+    k: Annotated[int, typer.Option("-k", help="How many pictures to show.", min=1)] = 10,
+    threshold: Annotated[float | None, typer.Option(help="Leave out what is less similar than this.")] = None,
+    as_json: JsonOption = False,
+    montage: Annotated[
+        Path | None, typer.Option(help="Write a picture of what was found.", metavar="OUT.png")
+    ] = None,
+    weights: WeightsOption = "",
+    device: DeviceOption = None,
+) -> None:
+    """Find the pictures of the index that show the same building, object or scene, most similar first."""
+    from coocnet import viz
+    from coocnet.data.images import content_digest, read_bytes
+    from coocnet.index import open_index
+
+    part = None if box is None else _box(box)
+    target = None if montage is None else viz.checked_target(montage, sources=[image])
+    chosen = _recipe_for(index_place, None, weights) if weights else None
+    with open_index(index_place, chosen) as opened:
+        if target is not None and opened.holds(target):
+            raise InputError(f"{printable(target)} is a picture of the collection: write to another place")
+        hits = opened.search(_query_row(opened, image, part, device), k=k, threshold=threshold)[0]
+        same = content_digest(read_bytes(image))
+        if as_json:
+            _print_hits_as_json(hits, same, query=str(image), box=part, recipe=opened.recipe.fingerprint())
+        else:
+            _print_hits(hits, same)
+        if target is not None:
+            viz.save(_montage(image, part, hits, opened.recipe), target)
+            if not as_json:
+                out.print(f"The picture of it: {plain(target)}")
+
+
+@app.command()
+def info(index_place: IndexOption = DEFAULT_INDEX, as_json: JsonOption = False) -> None:
+    """Say what the index holds, and with which recipe it was made."""
+    from coocnet.index import open_index
+
+    with open_index(index_place) as opened:
+        held = opened.info()
+    facts: dict[str, object] = {
+        "index": held.location,
+        "pictures": held.pictures,
+        "different contents": held.contents,
+        "recipe": f"{held.recipe.name} ({held.recipe.fingerprint()})",
+        "backbone": f"{held.recipe.backbone} {held.recipe.tap}, {held.recipe.size_px} px, {held.recipe.pooling}",
+        "weights SHA-256": held.weights_sha256,
+        "dimensions": held.dim,
+        "whitening": _whitening_line(held),
+        "size on disk": f"{held.size_bytes / 1e6:.1f} MB",
+        "made": held.made,
+        "skipped": len(held.skipped),
+    }
+    if as_json:
+        folders = [
+            {**json_path(one.path), "pictures": one.pictures, "synchronised": one.synchronised}
+            for one in held.folders
+        ]
+        skipped = [{**json_path(path), "reason": reason} for path, reason in held.skipped.items()]
+        above = {"size_bytes": held.size_bytes, "folders": folders, "skipped": skipped}
+        print_json({**facts, **above, "toml": held.recipe.to_toml()})
+        return
+    for one in held.folders:
+        out.print(f"{'folder':>18}  {plain(one.path)}: {one.pictures} pictures, {one.synchronised}")
+    for key, value in facts.items():
+        out.print(f"{key:>18}  {plain(value)}")
+    for path, reason in held.skipped.items():
+        out.print(f"{'':>18}  {plain(path)}: {plain(reason)}", style="dim")
+
+
+@app.command(
+    epilog="Example:  coocnet index ~/other-pictures --index other.cooc  &&  coocnet whitening -i other.cooc "
+    "-o white.safetensors  &&  coocnet index ~/Pictures --whitening white.safetensors"
+)
+def whitening(
+    output: Annotated[Path, typer.Option("--output", "-o", help="The file to write.", metavar="FILE.safetensors")],
+    index_place: IndexOption = DEFAULT_INDEX,
+    dim: Annotated[int | None, typer.Option(help="Dimensions to keep; the recipe's if not given.", min=1)] = None,
+    shrinkage: Annotated[float, typer.Option(help="Added to each eigenvalue, in units of their mean.", min=0)] = 0.0,
+) -> None:
+    """Fit a PCA-whitening on the index's pictures and write it to a file, for other collections of the same recipe.
+
+    It serves best when it was fitted on pictures unrelated to those that are searched.
+    """
+    from coocnet.index import open_index
+
+    if output.suffix != ".safetensors":
+        raise InputError(f"{printable(output)} does not end in .safetensors, the format of a whitening file")
+    with open_index(index_place) as opened:
+        fitted = opened.fit_whitening(dim=dim, shrinkage=shrinkage)
+    fitted.save(os.path.expanduser(output))
+    out.print(
+        f"Written: {plain(output)}, {fitted.dim} dimensions, fitted on {fitted.provenance['pictures']} pictures"
+    )
+
+
+def _recipe_for(index_place: str, recipe: str | None, weights: str) -> Recipe:
+    """What the options ask for; the index's own recipe where there is an index and they name none."""
+    from coocnet.index import open_index
+    from coocnet.recipe import Recipe
+
+    if recipe is not None:
+        return with_weights(Recipe.load(recipe), weights)
+    try:
+        with open_index(index_place) as existing:
+            return with_weights(existing.recipe, weights)
+    except IndexMissingError:
+        return with_weights(Recipe(), weights)
+
+
+def _box(text: str) -> Box:
+    try:
+        x1, y1, x2, y2 = (float(edge) for edge in text.split(","))
+    except ValueError:
+        raise InputError(f"a box is four numbers X1,Y1,X2,Y2 in pixels, got {text!r}") from None
+    if not (x1 < x2 and y1 < y2):
+        raise InputError(f"in a box X1 is left of X2 and Y1 above Y2, got {text!r}")
+    return x1, y1, x2, y2
+
+
+def _query_row(opened: LocalIndex, image: Path, box: Box | None, device: str | None) -> np.ndarray:
+    """The stored row where the picture is known and whole, else a fresh one."""
+    known = None if box else opened.row_of_file(image)
+    if known is not None:
+        return known[None]
+    with progress_display() as progress:
+        describer = opened.describer(device=device, progress=download_progress(progress))
+    tell_unverified(describer)
+    return describer.describe([image], boxes=[box])
+
+
+def _print_hits_as_json(hits: Sequence[Hit], same: bytes, *, query: str, box: Box | None, recipe: str) -> None:
+    found = [
+        {
+            "rank": hit.rank,
+            **json_path(hit.path),
+            "similarity": round(hit.similarity, 6),
+            "identical": hit.digest == same,
+        }
+        for hit in hits
+    ]
+    print_json({"query": json_path(query)["path"], "box": box, "recipe": recipe, "hits": found})
+
+
+def _print_hits(hits: Sequence[Hit], same: bytes) -> None:
+    if not hits:
+        out.print("Nothing found.")
+    for hit in hits:
+        note = "  [dim](this very picture)[/]" if hit.digest == same else ""
+        out.print(f"{hit.rank:>4}  {hit.similarity:.3f}  {plain(hit.path)}{note}")
+
+
+def _print_report(report: SyncReport, closing: str) -> None:
+    if report.skipped:
+        err.print(f"Skipped {len(report.skipped)}:")
+        for error in report.skipped[:_SKIPPED_SHOWN]:
+            err.print(f"  {plain(error)}")
+        if len(report.skipped) > _SKIPPED_SHOWN:
+            err.print(f"  and {len(report.skipped) - _SKIPPED_SHOWN} more: coocnet info lists them all")
+    if report.others or report.linked_folders:
+        left = [f"{report.others} other files"] * bool(report.others)
+        left += [f"{report.linked_folders} links to folders"] * bool(report.linked_folders)
+        err.print(f"Not looked at: {', '.join(left)}.")
+    if report.whitening:
+        err.print(f"{plain(report.whitening[0].upper() + report.whitening[1:])}.")
+    counts = (
+        (report.added, "added"),
+        (report.updated, "updated"),
+        (report.recognised, "recognised by content"),
+        (report.unchanged, "unchanged"),
+        (report.dropped, "dropped"),
+    )
+    done = ", ".join(f"{count} {what}" for count, what in counts if count) or "nothing to do"
+    rate = f" ({report.described / report.time_s:.1f} pictures a second)" if report.described else ""
+    out.print(f"{done} in {report.time_s:.1f} s{rate}. {plain(closing)}")
+
+
+def _whitening_line(held: IndexInfo) -> str:
+    facts = held.whitening
+    if facts is not None:
+        return (
+            f"version {facts['version']}, {facts.get('kind')}, fitted on {facts.get('pictures')} pictures "
+            f"({facts.get('fitted_on', 'elsewhere')})"
+        )
+    if held.whitening_declined:
+        return "none, as asked for"
+    if held.recipe.whitening == "none":
+        return "none: the recipe asks for none"
+    return "none yet: it is learned when there are more pictures, or given with --whitening FILE"
+
+
+def _montage(image: Path, box: Box | None, hits: Sequence[Hit], recipe: Recipe) -> Image.Image:
+    from coocnet import viz
+    from coocnet.data.images import decode, read_bytes
+
+    asked = decode(read_bytes(image), image, size_px=recipe.size_px or None)
+    scale = max(asked.pixels.shape) / max(asked.full_size_px)
+    drawn = None if box is None else (box[0] * scale, box[1] * scale, box[2] * scale, box[3] * scale)
+    query = viz.Labelled(asked.pixels, "Searched for", printable(image.name))
+    found = []
+    for hit in hits:
+        try:
+            pixels = decode(read_bytes(hit.path), hit.path, size_px=_THUMBNAIL_PX).pixels
+            name = printable(Path(hit.path).name)
+        except ImageError as error:
+            pixels, name = viz.blank(), error.reason
+        found.append(viz.Labelled(pixels, f"{hit.rank}   {hit.similarity:.3f}", name))
+    return viz.montage(query, found, box=drawn)

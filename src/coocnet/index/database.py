@@ -1,0 +1,255 @@
+"""The SQLite file of an index: made, opened, recognised, and its failures told apart.
+
+Write-ahead mode with full synchronisation. An index exists from the moment its tables do: they are made in one
+transaction, so a file without tables, left by a process that was ended before, counts as no index.
+"""
+
+from __future__ import annotations
+
+import datetime
+import os
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from coocnet.errors import (
+    ForeignIndexError,
+    IndexBusyError,
+    IndexMissingError,
+    IndexStorageError,
+    NewerIndexError,
+    printable,
+)
+
+DATABASE_NAME = "index.sqlite"
+LOCK_NAME = "sync.lock"
+_APPLICATION_ID = 0x434F4F43  # "COOC"
+_SCHEMA_VERSION = 1
+_BUSY_TIMEOUT_S = 30
+
+_SCHEMA = (
+    "CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
+    "CREATE TABLE descriptors (id INTEGER PRIMARY KEY, digest BLOB NOT NULL UNIQUE, row BLOB NOT NULL)",
+    "CREATE TABLE pictures (path BLOB PRIMARY KEY, descriptor INTEGER NOT NULL REFERENCES descriptors (id),"
+    " size_bytes INTEGER NOT NULL, modified_ns INTEGER NOT NULL) WITHOUT ROWID",
+    "CREATE INDEX pictures_by_descriptor ON pictures (descriptor)",
+    "CREATE TABLE folders (path BLOB PRIMARY KEY, synchronised TEXT NOT NULL) WITHOUT ROWID",
+    "CREATE TABLE skipped (path BLOB PRIMARY KEY, reason TEXT NOT NULL) WITHOUT ROWID",
+    "CREATE TABLE whitenings (version INTEGER PRIMARY KEY AUTOINCREMENT, made TEXT NOT NULL,"
+    " learned_here INTEGER NOT NULL, content BLOB NOT NULL)",
+)
+
+
+class Database:
+    """One open connection to an index's file. Not for use by several threads at once."""
+
+    def __init__(self, location: Path, connection: sqlite3.Connection) -> None:
+        self.location = location
+        self._db: sqlite3.Connection | None = connection
+        self._file = _identity(location)
+
+    @classmethod
+    def open(cls, location: str | os.PathLike[str], make_with: Mapping[str, str] | None) -> Database:
+        """Opens an index; makes it, with these facts in its table ``meta``, when they are given and there is none.
+
+        Raises:
+            IndexFileError: see the subclasses in :mod:`coocnet.errors`.
+        """
+        folder = Path(os.path.abspath(os.path.expanduser(os.fspath(location))))
+        may_make = make_with is not None
+        with _typed_errors(folder):
+            _check_place(folder, may_make=may_make)
+            if may_make:
+                folder.mkdir(parents=True, exist_ok=True)
+            connection = _connect(folder, may_make=may_make)
+            try:
+                opened = cls(folder, connection)
+                if not opened._is_ours():
+                    opened._make(make_with)
+            except BaseException:
+                connection.close()
+                raise
+        return opened
+
+    def close(self) -> None:
+        """Closes the connection; the index is complete on disk after every call anyway."""
+        if self._db is not None:
+            self._db.close()
+            self._db = None
+
+    @contextmanager
+    def writing(self) -> Iterator[sqlite3.Connection]:
+        """One transaction: all of it is stored when it ends, or nothing.
+
+        Raises:
+            IndexStorageError: it could not be stored, or the file is no longer where it was opened.
+        """
+        with self._transaction("BEGIN IMMEDIATE") as db:
+            yield db
+        if _identity(self.location) != self._file:
+            raise IndexStorageError(
+                f"{printable(self.location)} was moved or deleted while it was being written: "
+                "what was described since is not there. Run it again."
+            )
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """What is read within belongs together, whatever other processes store meanwhile."""
+        with self._transaction("BEGIN"):
+            yield
+
+    def read(self, query: str, values: Sequence[object] = ()) -> list[tuple[Any, ...]]:
+        """All rows of a query."""
+        with _typed_errors(self.location):
+            return self._connection().execute(query, values).fetchall()
+
+    def stream(self, query: str, values: Sequence[object] = ()) -> Iterator[tuple[Any, ...]]:
+        """The rows of a query, one after the other."""
+        with _typed_errors(self.location):
+            yield from self._connection().execute(query, values)
+
+    def _connection(self) -> sqlite3.Connection:
+        if self._db is None:
+            raise IndexStorageError(f"{printable(self.location)} was closed: open it again with open_index")
+        return self._db
+
+    @contextmanager
+    def _transaction(self, begin: str) -> Iterator[sqlite3.Connection]:
+        with _typed_errors(self.location):
+            db = self._connection()
+            db.execute(begin)
+            try:
+                yield db
+            except BaseException:
+                db.execute("ROLLBACK")
+                raise
+            try:
+                db.execute("COMMIT")
+            except sqlite3.Error:
+                if db.in_transaction:
+                    db.execute("ROLLBACK")
+                raise
+
+    def _is_ours(self) -> bool:
+        """Whether this is an index; False for a file in which nothing was made yet."""
+        application = self.read("PRAGMA application_id")[0][0]
+        tables = self.read("SELECT count(*) FROM sqlite_master")[0][0]
+        if application != _APPLICATION_ID and tables:
+            raise ForeignIndexError(
+                f"{printable(self.location / DATABASE_NAME)} is a database, but not a coocnet index: "
+                "choose another place."
+            )
+        version = self.read("PRAGMA user_version")[0][0]
+        if version > _SCHEMA_VERSION:
+            raise NewerIndexError(
+                f"{printable(self.location)} has format {version}; this coocnet reads up to {_SCHEMA_VERSION}. "
+                "Use the coocnet that wrote it, or a newer one; nothing was changed."
+            )
+        return bool(tables)
+
+    def _make(self, facts: Mapping[str, str] | None) -> None:
+        if facts is None:
+            raise _missing(self.location)
+        self.read("PRAGMA journal_mode = WAL")
+        with self.writing() as db:
+            if db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+                return  # another process was quicker
+            for statement in _SCHEMA:
+                db.execute(statement)
+            for key, value in {**facts, "made": now()}.items():
+                put_meta(db, key, value)
+            db.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
+            db.execute(f"PRAGMA user_version = {_SCHEMA_VERSION}")
+
+
+def put_meta(db: sqlite3.Connection, key: str, value: str) -> None:
+    """Stores a fact about the index as a whole, within a transaction."""
+    db.execute("INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)", (key, value))
+
+
+def now() -> str:
+    """The time, UTC, to the second."""
+    return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+
+
+def _identity(folder: Path) -> tuple[int, int] | None:
+    """What tells the database file from another of the same name."""
+    try:
+        status = os.stat(folder / DATABASE_NAME)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def _missing(folder: Path) -> IndexMissingError:
+    name = printable(folder)
+    return IndexMissingError(f"there is no index at {name}; make one with: coocnet index FOLDER --index {name}")
+
+
+def _check_place(folder: Path, *, may_make: bool) -> None:
+    """Refuses a place where an index neither is nor may be."""
+    name = printable(folder)
+    if os.path.isfile(folder):
+        raise ForeignIndexError(f"{name} is a file; an index is a folder. Choose another place.")
+    if os.path.isfile(folder / DATABASE_NAME):
+        return
+    if not may_make:
+        raise _missing(folder)
+    ours = (DATABASE_NAME, LOCK_NAME)
+    if os.path.isdir(folder) and any(not entry.name.startswith(ours) for entry in folder.iterdir()):
+        raise ForeignIndexError(
+            f"{name} is a folder that holds other things; "
+            f"give a new folder, such as {printable(folder / 'photos.cooc')}"
+        )
+
+
+def _connect(folder: Path, *, may_make: bool) -> sqlite3.Connection:
+    place = (folder / DATABASE_NAME).as_uri()
+
+    def connect(options: str) -> sqlite3.Connection:
+        connection = sqlite3.connect(f"{place}?{options}", uri=True, timeout=_BUSY_TIMEOUT_S, isolation_level=None)
+        try:
+            connection.execute("PRAGMA synchronous = FULL")
+            connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    try:
+        return connect("mode=rwc" if may_make and not os.path.isfile(folder / DATABASE_NAME) else "mode=rw")
+    except sqlite3.OperationalError as error:
+        text = str(error)
+        if not ("readonly" in text or "unable to open" in text) or not os.path.isfile(folder / DATABASE_NAME):
+            raise
+        log = folder / f"{DATABASE_NAME}-wal"
+        if log.is_file() and log.stat().st_size:
+            raise IndexStorageError(
+                f"{printable(folder)} is read-only and its last changes are not merged yet: "
+                "open it once where it can be written."
+            ) from error
+        return connect("immutable=1")
+
+
+@contextmanager
+def _typed_errors(location: Path) -> Iterator[None]:
+    """SQLite's errors as ours, with what to do."""
+    name = printable(location)
+    try:
+        yield
+    except sqlite3.DatabaseError as error:
+        text = str(error)
+        if "not a database" in text:
+            raise ForeignIndexError(f"{name} holds no index: its {DATABASE_NAME} is not a database.") from error
+        if "malformed" in text or "no such table" in text:
+            raise ForeignIndexError(f"{name} is damaged ({text}). Make the index anew.") from error
+        if "locked" in text:
+            raise IndexBusyError(f"{name} is in use by another process; try again when it has finished.") from error
+        raise IndexStorageError(
+            f"{name} could not be written or read: {text}. What was stored before is intact; "
+            "free space or allow writing there, and run it again."
+        ) from error
+    except OSError as error:
+        raise IndexStorageError(f"{name} could not be written or read: {error}.") from error

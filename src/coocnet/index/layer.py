@@ -1,0 +1,73 @@
+"""The whitening as a layer above the stored rows: when it is learned, on what, and which one counts."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from coocnet.errors import WhiteningError, printable
+from coocnet.index.store import Store, StoredWhitening
+from coocnet.recipe import Recipe
+from coocnet.whitening import Whitening, fit_pca
+
+WHITEN_FROM_PICTURES = 1024
+"""A collection of fewer described pictures is too small to learn a whitening on (see docs/design.md)."""
+
+
+def in_force(store: Store, recipe: Recipe) -> Whitening | None:
+    """A given one always; a learned one where the recipe asks for one."""
+    stored = store.whitening()
+    if stored is None or (stored.learned_here and recipe.whitening == "none"):
+        return None
+    return stored.whitening
+
+
+def fit(store: Store, recipe: Recipe, *, dim: int | None = None, shrinkage: float | None = None) -> Whitening:
+    """See :meth:`coocnet.index.LocalIndex.fit_whitening`."""
+    with store.snapshot():
+        _, digests, rows = store.matrix()
+        folders = [folder.path for folder in store.folders()]
+    _, first = np.unique(np.array(digests, dtype=object), return_index=True)
+    rows = rows[np.sort(first)]
+    # At most half as many directions as pictures: the last ones of a small collection are noise.
+    most = min(recipe.dim or rows.shape[1], rows.shape[1], max(1, len(rows) // 2))
+    return fit_pca(
+        rows,
+        dim=most if dim is None else dim,
+        at_most=dim is None,
+        shrinkage=recipe.shrinkage if shrinkage is None else shrinkage,
+        provenance={
+            "row_fingerprint": recipe.row_fingerprint(),
+            "weights_sha256": store.weights_sha256 or "",
+            "fitted_on": ", ".join(map(printable, folders)),
+            "asked_for": _asked_for(recipe),
+        },
+    )
+
+
+def learn_if_due(store: Store, recipe: Recipe) -> str:
+    """Learns one where the recipe and the collection call for it; says what became of it, to the sole writer."""
+    if recipe.whitening != "pca" or store.whitening_declined():
+        return ""
+    if not _is_due(store.whitening(), store.count_contents(), recipe):
+        return ""
+    try:
+        fitted = fit(store, recipe)
+    except WhiteningError as error:
+        return f"no whitening learned: {error}"
+    store.put_whitening(fitted, learned_here=True)
+    return f"whitening to {fitted.dim} dimensions learned on {fitted.provenance['pictures']} pictures"
+
+
+def _is_due(stored: StoredWhitening | None, contents: int, recipe: Recipe) -> bool:
+    if stored is None:
+        return contents >= WHITEN_FROM_PICTURES
+    if not stored.learned_here:
+        return False
+    facts = stored.whitening.provenance
+    doubled = contents >= max(WHITEN_FROM_PICTURES, 2 * int(facts["pictures"]))
+    return doubled or facts["asked_for"] != _asked_for(recipe)
+
+
+def _asked_for(recipe: Recipe) -> str:
+    """What of a recipe decides a learned whitening, to tell when it is to be learned anew."""
+    return f"{recipe.dim} dimensions, shrinkage {recipe.shrinkage}"
