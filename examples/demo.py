@@ -10,51 +10,127 @@ those that can be are downloaded.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 from coocnet.backbones import BACKBONES, find_weights
-from coocnet.data import walk
+from coocnet.data import decode, read_bytes, walk
 from coocnet.data.scenes import View, make_scenes
 from coocnet.describe import Describer
-from coocnet.errors import CoocnetError
+from coocnet.errors import CoocnetError, ImageError, InputError, printable
 from coocnet.evaluate import Truth, average_precision
 from coocnet.index import open_index
 from coocnet.recipe import PRESETS, Recipe
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 WEIGHTS_BESIDE = CHECKOUT.parent / "shared" / "data" / "weights"
+VARIABLE = "COOCNET_WEIGHTS"
 IN_ORDER = ("default", "mobile", "resnet50")
+BEST = 5
 
 
 def choose_recipe() -> Recipe:
-    """The first recipe whose weights are on this machine; else the last, whose weights can be downloaded."""
-    if "COOCNET_WEIGHTS" not in os.environ and WEIGHTS_BESIDE.is_dir():
-        os.environ["COOCNET_WEIGHTS"] = str(WEIGHTS_BESIDE)
-    for name in IN_ORDER:
-        recipe = PRESETS[name]
-        if find_weights(next(iter(BACKBONES[recipe.backbone].weights.values()))):
-            return recipe
+    """The first recipe with weights in the first place that has any; else the last, whose weights are downloaded."""
+    if found := _with_weights():
+        return found
+    if WEIGHTS_BESIDE.is_dir() and not os.environ.get(VARIABLE):
+        os.environ[VARIABLE] = str(WEIGHTS_BESIDE)
+        if found := _with_weights():
+            return found
+        del os.environ[VARIABLE]
     print("No weights are on this machine yet: trying to download those of ResNet-50 (98 MB).")
     return PRESETS[IN_ORDER[-1]]
+
+
+def _with_weights() -> Recipe | None:
+    """The first recipe with weights in the folder COOCNET_WEIGHTS, else the first with weights in the cache."""
+    found = []
+    for name in IN_ORDER:
+        place = find_weights(next(iter(BACKBONES[PRESETS[name].backbone].weights.values())))
+        if place:
+            found.append((place.found_in == "cache", PRESETS[name]))
+    return min(found, key=lambda one: one[0])[1] if found else None
+
+
+def real(path: Path) -> Path:
+    """The absolute path without links, by which an index knows its pictures."""
+    return Path(os.path.realpath(os.path.expanduser(path)))
+
+
+def index_place(output: Path, folder: Path, recipe: Recipe) -> Path:
+    """A place of its own for each folder and recipe."""
+    digest = hashlib.blake2b(os.fsencode(folder) + recipe.row_fingerprint().encode(), digest_size=4).hexdigest()
+    return output / f"{folder.name[:40]}-{recipe.name}-{digest}.cooc"
+
+
+def first_picture(folder: Path, recipe: Recipe) -> Path:
+    """The first picture of a folder that can be decoded.
+
+    Raises:
+        InputError: there is none.
+    """
+    files = walk(folder).files
+    for file in files:
+        try:
+            decode(read_bytes(file.path), file.path, size_px=recipe.size_px or None)
+        except ImageError:
+            continue
+        return Path(file.path)
+    raise InputError(f"{printable(folder)} holds no picture that can be read (files tried: {len(files)})")
 
 
 def command(*arguments: str | Path) -> None:
     """Runs the coocnet command, showing it first."""
     words = [str(argument) for argument in arguments]
-    print("\n$ coocnet " + " ".join(words), flush=True)
+    print("\n$ coocnet " + printable(shlex.join(words)), flush=True)
     subprocess.run([sys.executable, "-m", "coocnet", *words], check=True)
 
 
-def judge(output: Path, recipe: Recipe, views: list[View]) -> None:
+def index_search_look(output: Path, folder: Path, place: Path, recipe: Recipe, query: Path, *box: str) -> None:
+    """The three commands of the main job."""
+    command("index", folder, "--index", place, "--recipe", recipe.name)
+    command("search", query, *box, "--index", place, "-k", "10", "--montage", output / "found.png")
+    command("heatmap", query, "--recipe", recipe.name, "-o", output / "heatmap.png")
+
+
+def on_photographs(output: Path, recipe: Recipe, folder: Path) -> None:
+    """Searches a folder with its first picture."""
+    query, place = first_picture(folder, recipe), index_place(output, folder, recipe)
+    index_search_look(output, folder, place, recipe, query)
+    with open_index(place) as index:
+        pictures = index.info().pictures
+        hits = index.search(Describer(recipe).describe([query]), k=BEST + 1)[0]
+    others = [hit for hit in hits if hit.path != str(query)][:BEST]
+    print(f"\nThe index holds {pictures} pictures. Most similar to {printable(query.name)}, itself left out:")
+    for hit in others:
+        print(f"  {hit.similarity:.3f}  {printable(os.path.relpath(hit.path, folder))}")
+    if not others:
+        print("  none: there is no other picture")
+
+
+def on_scenes(output: Path, recipe: Recipe) -> None:
+    """Searches rendered pictures, where what is right is known."""
+    print("Rendering a small town: 12 buildings and objects, 5 pictures of each, and one query of each.")
+    scenes = output / "scenes"
+    views = make_scenes(scenes, instances=12, views=5)
+    place = index_place(output, scenes, recipe)
+    asked = next(view for view in views if view.role == "query" and view.instance == 1)
+    box = ",".join(f"{edge:g}" for edge in asked.box)
+    index_search_look(output, scenes / "database", place, recipe, scenes / asked.path, "--box", box)
+    judge(scenes, place, recipe, views)
+
+
+def judge(scenes: Path, place: Path, recipe: Recipe, views: list[View]) -> None:
     """Searches with every rendered query, cut to its box, and compares with what is known to be right."""
-    names = [str(output / "scenes" / view.path) for view in views if view.role == "database"]
+    names = [str(scenes / view.path) for view in views if view.role == "database"]
     instances = [view.instance for view in views if view.role == "database"]
     queries = [view for view in views if view.role == "query"]
-    with open_index(output / "scenes.cooc") as index:
-        paths = [output / "scenes" / query.path for query in queries]
+    with open_index(place) as index:
+        paths = [scenes / query.path for query in queries]
         found = index.search(Describer(recipe).describe(paths, boxes=[query.box for query in queries]), k=len(names))
     first, precisions = 0, []
     for query, hits in zip(queries, found, strict=True):
@@ -74,37 +150,21 @@ def main() -> int:
     parser.add_argument("--photos", type=Path, help="a folder of your own")
     parser.add_argument("--output", type=Path, default=CHECKOUT / "demo-output")
     given = parser.parse_args()
-    output: Path = given.output
+    output = real(given.output)
     try:
         recipe = choose_recipe()
-        views: list[View] = []
-        box: tuple[str, ...]
         if given.photos:
-            photos, place = given.photos.expanduser(), output / "photos.cooc"
-            files = walk(photos).files
-            if not files:
-                print(f"{photos} holds no pictures.", file=sys.stderr)
-                return 1
-            query, box = Path(files[0].path), ()
+            on_photographs(output, recipe, real(given.photos))
         else:
-            print("Rendering a small town: 12 buildings and objects, 5 pictures of each, and one query of each.")
-            views = make_scenes(output / "scenes", instances=12, views=5)
-            photos, place = output / "scenes" / "database", output / "scenes.cooc"
-            asked = next(view for view in views if view.role == "query" and view.instance == 1)
-            query, box = output / "scenes" / asked.path, ("--box", ",".join(f"{edge:g}" for edge in asked.box))
-        command("index", photos, "--index", place, "--recipe", recipe.name)
-        command("search", query, *box, "--index", place, "-k", "10", "--montage", output / "found.png")
-        command("heatmap", query, "--recipe", recipe.name, "-o", output / "heatmap.png")
-        if views:
-            judge(output, recipe, views)
+            on_scenes(output, recipe)
     except CoocnetError as error:
         print(f"\nThe demo cannot run: {error}", file=sys.stderr)
         return 1
     except subprocess.CalledProcessError as error:
         print(f"\nThe demo stopped: the command above ended with status {error.returncode}.", file=sys.stderr)
         return 1
-    print(f"\nLook at what was found:          {output / 'found.png'}")
-    print(f"Look at where the network looks: {output / 'heatmap.png'}")
+    print(f"\nLook at what was found:          {printable(output / 'found.png')}")
+    print(f"Look at where the network looks: {printable(output / 'heatmap.png')}")
     return 0
 
 
