@@ -1,4 +1,4 @@
-"""PCA-whitening: what it makes of rows, how it is kept, and what it refuses."""
+"""Whitening: what it makes of rows, how it is kept, and what it refuses."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from coocnet.errors import WhiteningError
-from coocnet.whitening import Whitening, fit_pca, unit_rows
+from coocnet.whitening import Whitening, fit_pairs, fit_pca, unit_rows
 
 PROVENANCE = {"row_fingerprint": "abc", "weights_sha256": "def"}
 
@@ -120,3 +120,90 @@ def test_other_bytes_are_not_a_whitening(content: bytes, tmp_path) -> None:
 def test_a_missing_file_is_named() -> None:
     with pytest.raises(WhiteningError, match=r"nowhere\.safetensors"):
         Whitening.load("nowhere.safetensors")
+
+
+def test_at_most_so_many_dimensions_are_as_many_as_the_rows_determine() -> None:
+    rows = _rows(9, 30)
+    assert fit_pca(rows, dim=20, at_most=True).dim == 8
+    assert fit_pca(rows, dim=3, at_most=True).dim == 3
+
+
+def test_twice_as_many_dimensions_as_pictures_are_refused_and_never_made_up() -> None:
+    rows = _rows(40, 200)
+    with pytest.raises(WhiteningError, match="40 pictures determine 39 dimensions, 128 were asked for"):
+        fit_pca(rows, dim=128)
+    whitened = fit_pca(rows).apply(rows)
+    assert whitened.shape == (40, 39)
+    assert np.isfinite(whitened).all()
+
+
+# Learned from pairs
+
+
+def _pairs(n: int, d: int, noise: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Rows of n things seen twice; the second view differs, and mostly along a few directions."""
+    random = np.random.default_rng(seed)
+    things = random.normal(size=(n, d))
+    nuisance = random.normal(size=(n, d)) * noise * np.where(np.arange(d) < d // 4, 5, 0.2)
+    rows = unit_rows(np.concatenate([things, things + nuisance]))
+    return rows, np.arange(n), np.arange(n, 2 * n)
+
+
+def test_the_differences_within_pairs_become_alike_in_every_direction() -> None:
+    rows, queries, positives = _pairs(300, 12, 0.3)
+    fitted = fit_pairs(rows, queries, positives)
+    within = (rows[queries] - rows[positives]).astype(np.float64) @ fitted.projection.T
+    np.testing.assert_allclose(within.T @ within / len(within), np.eye(12), atol=1e-3)
+    projected = (rows - rows[queries].mean(0)) @ fitted.projection.T
+    spread = projected.T @ projected / len(rows)
+    np.testing.assert_allclose(spread, np.diag(np.diag(spread)), atol=1e-2 * spread.max())
+    assert (np.diff(np.diag(spread)) <= 0).all()
+    assert fitted.provenance["pairs"] == "300"
+
+
+def test_the_fit_agrees_with_the_published_form_by_a_cholesky_factor() -> None:
+    rows, queries, positives = _pairs(200, 10, 0.3)
+    x = rows.astype(np.float64)
+    difference = x[queries] - x[positives]
+    first = np.linalg.inv(np.linalg.cholesky(difference.T @ difference / len(queries)))
+    mean = x[queries].mean(0)
+    _, vectors = np.linalg.eigh(first @ (x - mean).T @ (x - mean) @ first.T)
+    expected = vectors[:, ::-1][:, :6].T @ first
+    fitted = fit_pairs(rows, queries, positives, dim=6)
+    signs = np.sign((expected * fitted.projection).sum(1, keepdims=True))
+    np.testing.assert_allclose(fitted.projection, expected * signs, rtol=1e-3, atol=1e-3 * abs(expected).max())
+
+
+def test_a_learned_whitening_finds_pairs_that_plain_similarity_misses() -> None:
+    rows, queries, positives = _pairs(400, 24, 0.5)
+    fitted = fit_pairs(rows, queries[:200], positives[:200])
+
+    def found(x: np.ndarray) -> float:
+        similarity = x[queries[200:]] @ x[positives[200:]].T
+        return float((similarity.argmax(1) == np.arange(200)).mean())
+
+    assert found(fitted.apply(rows)) > found(rows) + 0.1
+
+
+def test_too_few_pairs_are_refused_unless_there_is_a_shrinkage() -> None:
+    rows, queries, positives = _pairs(30, 20, 0.3)
+    with pytest.raises(WhiteningError, match="8 pairs determine 8 of 20 directions"):
+        fit_pairs(rows, queries[:8], positives[:8])
+    fitted = fit_pairs(rows, queries[:8], positives[:8], shrinkage=0.1, dim=10)
+    assert np.isfinite(fitted.apply(rows)).all()
+
+
+@pytest.mark.parametrize(
+    ("queries", "positives", "says"),
+    [
+        ([0, 1], [60, 2], "got 2 to 60"),
+        ([-1], [0], "got -1 to -1"),
+        ([0, 1], [2], "2 queries and 1 positives"),
+        ([], [], "0 queries"),
+        ([0.5], [1.0], "float64"),
+    ],
+)
+def test_pairs_that_cannot_be_are_refused(queries: list[float], positives: list[float], says: str) -> None:
+    rows, _, _ = _pairs(30, 5, 0.3)
+    with pytest.raises(WhiteningError, match=says):
+        fit_pairs(rows, np.array(queries), np.array(positives), shrinkage=0.1)

@@ -1,4 +1,4 @@
-"""PCA-whitening of unit rows: fitted in float64, saved with its provenance, refused for rows of another recipe."""
+"""Whitening of unit rows, by PCA or from pairs: fitted in float64, saved with its provenance, refused for others."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
@@ -148,18 +148,10 @@ def fit_pca(
         WhiteningError: fewer than two rows, rows that are not finite, or more dimensions asked for than the
             rows determine; the message states how many they do. n rows determine at most n − 1.
     """
-    if not (0 <= shrinkage < math.inf):
-        raise WhiteningError(f"shrinkage is a number of 0 or more, got {shrinkage}")
-    if dim < 0:
-        raise WhiteningError(f"a whitening keeps 0 (for all) or more dimensions, got {dim}")
-    data = np.asarray(rows, np.float64)
-    if data.ndim != 2:
-        raise WhiteningError(f"a whitening is fitted on rows (n, d), got an array of shape {data.shape}")
+    data = _checked_data(rows, dim, shrinkage)
     data = data[data.any(1)]
     if len(data) < 2:
         raise WhiteningError(f"a whitening is fitted on at least 2 described pictures, got {len(data)}")
-    if not np.isfinite(data).all():
-        raise WhiteningError("the rows to fit a whitening on are not all finite")
     mean = data.mean(0)
     centred = data - mean
     values, vectors = _principal_axes(centred)
@@ -174,14 +166,95 @@ def fit_pca(
         )
     scales = values[:keep] + shrinkage * values[:keep].mean()
     projection = vectors[:, :keep].T / np.sqrt(scales[:, None])
-    facts = {
-        **(provenance or {}),
-        "kind": "pca",
-        "pictures": str(len(data)),
-        "rank": str(rank),
-        "shrinkage": str(shrinkage),
-        "made": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-    }
+    facts = {"kind": "pca", "pictures": str(len(data)), "rank": str(rank), "shrinkage": str(shrinkage)}
+    return _made(mean, projection, facts, provenance)
+
+
+def fit_pairs(
+    rows: Float[np.ndarray, "n d"],
+    queries: Int[np.ndarray, " m"],
+    positives: Int[np.ndarray, " m"],
+    *,
+    dim: int = 0,
+    shrinkage: float = 0.0,
+    provenance: dict[str, str] | None = None,
+) -> Whitening:
+    """Learned whitening: from pairs of rows that show the same thing.
+
+    With S = Σ (q − p)(q − p)ᵀ / m over the pairs and m̄ the mean of the query rows, P = Vᵀ S^(−1/2), where V holds
+    the eigenvectors of the covariance of S^(−1/2) (x − m̄) over all rows, by falling eigenvalue: what varies within a
+    pair is evened out, and the directions in which different things differ most are kept. ``eigh`` in float64. A
+    shrinkage s adds s times the mean eigenvalue of S to each before the root.
+
+    Source: Mikolajczyk and Matas 2007; for retrieval Radenović, Tolias and Chum 2018, section 3.4 (which uses a
+    Cholesky factor in place of S^(−1/2): the same up to a rotation that V undoes).
+
+    Args:
+        rows: descriptors of unit length.
+        queries: position of the first row of each pair.
+        positives: position of the second.
+        dim: dimensions to keep; 0 for all that the rows determine.
+        shrinkage: s ≥ 0; above 0 it is needed where the pairs determine fewer directions than the rows have.
+        provenance: goes into the file, with m, n and the date added.
+
+    Raises:
+        WhiteningError: positions outside the rows, rows that are not finite, pairs that leave directions of S
+            undetermined without a shrinkage, or more dimensions asked for than the rows determine.
+    """
+    data = _checked_data(rows, dim, shrinkage)
+    q, p = _positions(queries, len(data)), _positions(positives, len(data))
+    if len(q) != len(p) or not len(q):
+        raise WhiteningError(f"a learned whitening needs pairs: got {len(q)} queries and {len(p)} positives")
+    within = data[q] - data[p]
+    values, vectors = np.linalg.eigh(within.T @ within / len(within))
+    rank = int((values > values.max(initial=0) * 1e-10).sum())
+    if rank < len(values) and not (shrinkage and rank):
+        raise WhiteningError(
+            f"{len(q)} pairs determine {rank} of {len(values)} directions: "
+            "give more pairs, or a shrinkage such as 0.1"
+        )
+    even = vectors / np.sqrt(np.maximum(values, 0) + shrinkage * values.mean())
+    mean = data[q].mean(0)
+    spread, turned = _principal_axes((data - mean) @ even)
+    most = int((spread > spread.max(initial=0) * 1e-10).sum())
+    if not most or dim > most:
+        raise WhiteningError(f"{len(data)} rows determine {most} dimensions, {dim} were asked for")
+    facts = {"kind": "pairs", "pictures": str(len(data)), "pairs": str(len(q)), "rank": str(most)}
+    facts["shrinkage"] = str(shrinkage)
+    return _made(mean, turned[:, : dim or most].T @ even.T, facts, provenance)
+
+
+def _checked_data(rows: np.ndarray, dim: int, shrinkage: float) -> np.ndarray:
+    if not (0 <= shrinkage < math.inf):
+        raise WhiteningError(f"shrinkage is a number of 0 or more, got {shrinkage}")
+    if dim < 0:
+        raise WhiteningError(f"a whitening keeps 0 (for all) or more dimensions, got {dim}")
+    data = np.asarray(rows, np.float64)
+    if data.ndim != 2:
+        raise WhiteningError(f"a whitening is fitted on rows (n, d), got an array of shape {data.shape}")
+    if not np.isfinite(data).all():
+        raise WhiteningError("the rows to fit a whitening on are not all finite")
+    return data
+
+
+def _positions(given: np.ndarray, count: int) -> np.ndarray:
+    positions = np.asarray(given)
+    if positions.ndim != 1 or (positions.size and not np.issubdtype(positions.dtype, np.integer)):
+        raise WhiteningError(
+            f"positions of pairs are a list of whole numbers, got {positions.dtype} {positions.shape}"
+        )
+    if positions.size and (positions.min() < 0 or positions.max() >= count):
+        raise WhiteningError(
+            f"positions of pairs lie from 0 to {count - 1}, got {positions.min()} to {positions.max()}"
+        )
+    return positions.astype(np.int64)
+
+
+def _made(
+    mean: np.ndarray, projection: np.ndarray, facts: dict[str, str], provenance: dict[str, str] | None
+) -> Whitening:
+    made = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+    facts = {**(provenance or {}), **facts, "made": made}
     return Whitening(mean.astype(np.float32), np.ascontiguousarray(projection, np.float32), facts)
 
 
