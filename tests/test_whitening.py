@@ -163,6 +163,7 @@ def test_the_differences_within_pairs_become_alike_in_every_direction() -> None:
 
 def test_the_fit_agrees_with_the_published_form_by_a_cholesky_factor() -> None:
     rows, queries, positives = _pairs(200, 10, 0.3)
+    rows[queries] = unit_rows(rows[queries] + 0.1)
     x = rows.astype(np.float64)
     difference = x[queries] - x[positives]
     first = np.linalg.inv(np.linalg.cholesky(difference.T @ difference / len(queries)))
@@ -170,6 +171,7 @@ def test_the_fit_agrees_with_the_published_form_by_a_cholesky_factor() -> None:
     _, vectors = np.linalg.eigh(first @ (x - mean).T @ (x - mean) @ first.T)
     expected = vectors[:, ::-1][:, :6].T @ first
     fitted = fit_pairs(rows, queries, positives, dim=6)
+    np.testing.assert_allclose(fitted.mean, mean, atol=1e-6)
     signs = np.sign((expected * fitted.projection).sum(1, keepdims=True))
     np.testing.assert_allclose(fitted.projection, expected * signs, rtol=1e-3, atol=1e-3 * abs(expected).max())
 
