@@ -27,9 +27,10 @@ import torch
 import coocnet
 from coocnet import ops
 from coocnet.data import Box
-from coocnet.describe import POOLINGS, Describer
+from coocnet.describe import Describer
 from coocnet.evaluate import Interval, Truth, average_precision, mean_with_interval, rank
 from coocnet.index import open_index
+from coocnet.poolings import POOLINGS
 from coocnet.recipe import Recipe
 from coocnet.whitening import fit_pca
 

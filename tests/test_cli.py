@@ -125,12 +125,28 @@ def test_a_box_searches_for_the_part(library: Path) -> None:
         (("search", "photos/instance000_view00.jpg", "--index", "none.cooc"), 1, "coocnet index"),
         (("search", "photos/instance000_view00.jpg", "--montage", "found.xyz"), 1, "found.xyz"),
         (("search", "photos/instance000_view00.jpg", "--montage", "none/found.png"), 1, "there is no folder"),
-        (("search", "photos/instance000_view00.jpg", "--montage", "photos"), 1, "no picture format"),
+        (("search", "photos/instance000_view00.jpg", "--montage", "photos"), 1, "not that of a picture"),
         (("search", "quick.toml", "--montage", "photos/instance000_view00.jpg"), 1, "of the collection"),
         (("search", "photos/instance000_view00.jpg", "--threshold", "nan"), 1, "nan"),
         (("search", "photos/instance000_view00.jpg", "--box", "1,1,9,9", "--weights", "none.pth"), 1, "none.pth"),
         (("search", "photos/instance000_view00.jpg", "--box", "1,1,9,9", "--device", "abacus"), 1, "abacus"),
+        (
+            ("search", "photos/instance000_view00.jpg", "-i", "typo.cooc", "--weights", "quick.toml"),
+            1,
+            "there is no index",
+        ),
+        (("index", "nowhere", "-i", "typo.cooc", "--allow-empty"), 1, "there is no index"),
         (("search", "photos/instance000_view00.jpg", "-i", "milvus://host/x"), 1, "'milvus://host/x'"),
+        (("search", "photos/instance000_view00.jpg", "--qe", "more"), 1, "none, aqe, alpha-qe; got 'more'"),
+        (("search", "photos/instance000_view00.jpg", "--qe", "alpha-qe"), 1, "never whitened"),
+        (
+            ("search", "photos/instance000_view00.jpg", "--rerank", "more"),
+            1,
+            "none, reciprocal, diffusion; got 'more'",
+        ),
+        (("search", "photos/instance000_view00.jpg", "--scales", "1;2"), 1, "'1;2'"),
+        (("search", "photos/instance000_view00.jpg", "--scales", "9"), 1, "scales"),
+        (("explain", "photos/instance000_view00.jpg", "quick.toml", "-o", "why.png"), 1, "not a picture"),
         (("search", "x" * 300), 1, "cannot be read: file name too long"),
         (("index", "~nobody-of-this-name/x"), 1, "~nobody-of-this-name/x is not a folder"),
         (("index", "x" * 300), 1, "is not a folder"),
@@ -158,6 +174,7 @@ def test_wrong_use_is_answered_in_words(library: Path, arguments, status, says) 
     assert done.returncode == status, done.stderr
     assert says in done.stderr
     assert "Traceback" not in done.stderr
+    assert not (library / "typo.cooc").exists()
 
 
 def test_skipped_files_are_named_and_the_run_goes_on(run, photos: Path, recipe_file: Path) -> None:
@@ -167,6 +184,35 @@ def test_skipped_files_are_named_and_the_run_goes_on(run, photos: Path, recipe_f
     assert "18 added" in done.stdout
     assert "broken [x].jpg: not a picture" in done.stderr
     assert "broken [x].jpg: not a picture" in run("info").stdout
+
+
+def test_a_similarity_is_explained_in_a_picture(library: Path, tmp_path: Path) -> None:
+    query, result = sorted((library / "photos").iterdir())[:2]
+    whole = json.loads(coocnet(library, "search", query, "-k", "18", "--json").stdout)["hits"]
+    similarity = next(hit["similarity"] for hit in whole if hit["path"] == str(result))
+    done = coocnet(library, "explain", query, result, "-o", tmp_path / "why.png")
+    assert done.returncode == 0, done.stderr
+    assert f"Similarity {similarity:.3f}." in done.stdout
+    with Image.open(tmp_path / "why.png") as image:
+        assert image.width > 300
+    boxed = coocnet(library, "explain", query, result, "-o", tmp_path / "why.png", "--box", "20,10,90,80")
+    assert f"Similarity {similarity:.3f}." not in boxed.stdout
+    assert "to be read" in coocnet(library, "explain", query, result, "-o", result).stderr
+
+
+def test_search_options_reach_the_search(library: Path) -> None:
+    query = sorted((library / "photos").iterdir())[0]
+
+    def found(*options: str) -> list[tuple[str, float]]:
+        done = coocnet(library, "search", query, "-k", "18", "--json", *options)
+        assert done.returncode == 0, done.stderr
+        return [(hit["path"], hit["similarity"]) for hit in json.loads(done.stdout)["hits"]]
+
+    plain = found()
+    assert found("--qe", "aqe") != plain
+    assert {path for path, _ in found("--rerank", "reciprocal")} == {path for path, _ in plain}
+    assert found("--scales", "1,0.5") != plain
+    assert found("--scales", "1") == plain
 
 
 def test_the_index_place_can_come_from_the_environment(run, photos: Path, recipe_file: Path, tmp_path: Path) -> None:
@@ -192,8 +238,45 @@ def test_a_whitening_is_fitted_written_given_and_declined(
     assert "4 dimensions, fitted on 18 pictures" in done.stdout
     assert run("index", photos, "--whitening", "white.safetensors").returncode == 0
     assert json.loads(run("info", "--json").stdout)["whitening"].startswith("version 1, pca, fitted on 18 pictures")
+    other = tmp_path / "other.safetensors"
+    other.write_bytes(b"no weights")
+    before = json.loads(run("info", "--json").stdout)["whitening"]
+    assert run("index", photos, "--whitening", "none", "--weights", other).returncode == 1
+    assert json.loads(run("info", "--json").stdout)["whitening"] == before
     assert run("index", photos, "--whitening", "none").returncode == 0
     assert json.loads(run("info", "--json").stdout)["whitening"] == "none, as asked for"
+
+
+def test_no_output_takes_the_place_of_what_is_read(
+    run, photos: Path, recipe_file: Path, tmp_path: Path, random_weights: Path
+) -> None:
+    weights = tmp_path / "own.safetensors"
+    shutil.copy(random_weights, weights)
+    assert run("index", photos, "--recipe", recipe_file, "--weights", weights).returncode == 0
+    query = photos / "instance000_view00.jpg"
+    part = photos / "instance000_view00.part.jpg"
+    shutil.copy(query, part)
+    (photos / "link.jpg").symlink_to(query)
+    (tmp_path / "alias").symlink_to(photos)
+    before = {path: path.read_bytes() for path in (*photos.iterdir(), weights)}
+    assert run("index", photos).returncode == 0
+    for target in (query, part, photos / "link.jpg", tmp_path / "alias" / "link.jpg"):
+        done = run("search", sorted(photos.iterdir())[5], "--montage", target)
+        assert "of the collection" in done.stderr
+    assert "to be read" in run("whitening", "-o", weights).stderr
+    assert run("search", query, "--montage", tmp_path / "instance000_view00.jpg").returncode == 0
+    assert {path: path.read_bytes() for path in (*photos.iterdir(), weights)} == before
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".coocnet")]
+
+
+def test_text_that_the_terminal_cannot_take_is_escaped(run, photos: Path, recipe_file: Path) -> None:
+    sorted(photos.iterdir())[0].rename(photos / "日本.jpg")
+    assert run("index", photos, "--recipe", recipe_file).returncode == 0
+    done = run("search", photos / "日本.jpg", "-k", "1", PYTHONIOENCODING="ascii")
+    assert done.returncode == 0, done.stderr
+    assert r"\u65e5\u672c.jpg" in done.stdout
+    refused = run("index", photos, "--recipe", recipe_file, "--device", "\x1b[31mX", "--verify-content")
+    assert "\x1b" not in refused.stderr + refused.stdout
 
 
 def test_moved_weights_are_named_in_a_search_and_taken_over_by_the_next_index(
@@ -255,9 +338,9 @@ def test_weights_are_listed_with_where_they_are(run, tmp_path: Path) -> None:
 def test_version_and_help_name_every_command(run) -> None:
     assert run("--version").stdout.startswith("coocnet ")
     top = run("--help").stdout
-    for name in ("index", "search", "heatmap", "weights", "info", "recipes", "whitening"):
+    for name in ("index", "search", "heatmap", "weights", "info", "recipes", "whitening", "explain"):
         assert name in top
         page = run(name, "--help")
         assert page.returncode == 0
-        if name in ("index", "search", "heatmap"):
+        if name in ("index", "search", "heatmap", "whitening", "explain"):
             assert "Example" in page.stdout

@@ -12,8 +12,9 @@ import torch
 from PIL import Image
 
 from coocnet import ops
-from coocnet.describe import POOLINGS, PRIORS, Describer
+from coocnet.describe import Describer
 from coocnet.errors import ImageError, InputError, WeightsMissingError
+from coocnet.poolings import POOLINGS, PRIORS
 from coocnet.recipe import Cooccurrence, Recipe
 
 NAN = float("nan")

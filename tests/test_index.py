@@ -7,6 +7,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from coocnet.describe import Describer
 from coocnet.errors import (
     ForeignIndexError,
     IndexBusyError,
+    IndexFileError,
     IndexMissingError,
     IndexStorageError,
     InputError,
@@ -175,6 +177,57 @@ def test_a_folder_that_is_gone_can_be_dropped(place, photos, recipe, describer) 
         assert [(f.path, f.pictures) for f in index.info().folders] == [(str(moved), 18)]
         with pytest.raises(InputError, match="does not exist"):
             index.sync(photos, allow_empty=True)
+
+
+def test_a_folder_that_became_a_link_goes_by_its_new_name(place, photos, recipe, describer) -> None:
+    sync(place, photos, recipe, describer)
+    moved = photos.rename(photos.with_name("moved"))
+    photos.symlink_to(moved)
+    assert counts(sync(place, photos, recipe, describer)) == {"recognised": 18, "dropped": 18}
+    assert {Path(path).parent for path, _, _ in contents(place)} == {moved}
+    with open_index(place) as index:
+        assert [folder.path for folder in index.info().folders] == [str(moved)]
+
+
+def test_a_folder_that_became_a_file_can_be_dropped_and_one_out_of_reach_cannot(
+    place, photos, recipe, describer, monkeypatch
+) -> None:
+    sync(place, photos, recipe, describer)
+    stat = os.stat
+
+    def denied(path, *arguments, **options):
+        if path == str(photos):
+            raise PermissionError(13, "Permission denied", path)
+        return stat(path, *arguments, **options)
+
+    with monkeypatch.context() as patched, open_index(place) as index:
+        patched.setattr(os, "stat", denied)
+        with pytest.raises(InputError, match="permission denied"):
+            index.sync(photos, allow_empty=True)
+    shutil.rmtree(photos)
+    photos.write_text("a file now")
+    with open_index(place) as index:
+        assert counts(index.sync(photos, allow_empty=True)) == {"dropped": 18}
+
+
+@pytest.mark.parametrize("wrong", [3, None, b"x", "a\0b"], ids=repr)
+def test_what_is_no_path_is_refused(place, recipe, wrong) -> None:
+    with pytest.raises(InputError, match="got "):
+        open_index(wrong, recipe)
+    with open_index(place, recipe) as index, pytest.raises(InputError, match="got "):
+        index.sync(wrong)
+
+
+def test_what_is_no_describer_is_refused(place, photos, recipe) -> None:
+    with open_index(place, recipe) as index, pytest.raises(InputError, match=r"a describer is a Describer.*got 3"):
+        index.sync(photos, describer=3)
+
+
+def test_an_index_belongs_to_the_thread_that_opened_it(place, recipe) -> None:
+    with open_index(place, recipe) as index, ThreadPoolExecutor(1) as pool:
+        elsewhere = pool.submit(index.info)
+        assert isinstance(elsewhere.exception(), IndexFileError)
+        assert "once in every thread" in str(elsewhere.exception())
 
 
 def test_a_folder_reached_through_a_link_is_the_same_folder(place, photos, recipe, describer, tmp_path) -> None:
@@ -592,6 +645,42 @@ def test_a_full_disk_is_reported_and_the_index_stays_usable(place, photos, recip
         assert len(index.search(describer.describe([before[0][0]]), k=99)[0]) == 9
     assert contents(place) == before
     assert counts(sync(place, photos, recipe, describer)) == {"added": 9, "unchanged": 9}
+
+
+FROZEN = """
+import os, sys, numpy as np
+from coocnet.index import open_index
+if os.getuid() == 0:
+    os.setgid(65534); os.setuid(65534)
+index = open_index(sys.argv[1])
+rows = np.eye(1, index.info().dim, dtype=np.float32)
+for line in sys.stdin:
+    print(len(index.search(rows, k=99)[0]), flush=True)
+"""
+
+
+def test_a_reader_that_may_not_write_sees_what_others_stored(place, photos, recipe, describer, tmp_path) -> None:
+    sync(place, photos, recipe, describer)
+    for folder in (tmp_path, *tmp_path.parents):
+        if os.stat(folder).st_uid == os.getuid() and str(folder).startswith("/tmp/"):
+            folder.chmod(0o755)
+    for file in place.iterdir():
+        file.chmod(0o644)
+    place.chmod(0o755 if os.getuid() == 0 else 0o555)
+    reader = subprocess.Popen(
+        [sys.executable, "-c", FROZEN, str(place)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    with reader:
+        reader.stdin.write("\n")
+        reader.stdin.flush()
+        assert reader.stdout.readline() == "18\n"
+        place.chmod(0o755)
+        for path in sorted(photos.iterdir())[:5]:
+            path.unlink()
+        sync(place, photos, recipe, describer)
+        reader.stdin.write("\n")
+        reader.stdin.close()
+        assert reader.stdout.readline() == "13\n"
 
 
 READ_ONLY = """

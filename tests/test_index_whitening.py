@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from coocnet.errors import WhiteningError
+from coocnet.errors import InputError, RecipeMismatchError, WhiteningError
 from coocnet.index import layer, open_index
 from coocnet.recipe import PRESETS
 from coocnet.whitening import Whitening, fit_pca
@@ -72,6 +72,75 @@ def test_a_given_whitening_is_used_kept_and_refused_for_other_rows(place, photos
         index.use_whitening(None)
         assert index.info().whitening is None
         assert index.info().whitening_declined
+
+
+@pytest.mark.parametrize("wrong", ["none", "white.safetensors", 3, np.eye(3)], ids=str)
+def test_what_is_no_whitening_is_refused_and_changes_nothing(place, photos, recipe, describer, wrong) -> None:
+    sync(place, photos, recipe, describer)
+    with open_index(place) as index:
+        index.use_whitening(index.fit_whitening(dim=3))
+        with pytest.raises(InputError, match="'auto', got"):
+            index.use_whitening(wrong)
+        assert index.info().whitening["version"] == "1"
+
+
+def test_the_same_whitening_given_again_is_no_new_version(place, photos, recipe, describer) -> None:
+    sync(place, photos, recipe, describer)
+    with open_index(place) as index:
+        fitted = index.fit_whitening(dim=3)
+        for _ in range(3):
+            index.use_whitening(fitted)
+        assert index.info().whitening["version"] == "1"
+
+
+def test_a_whitening_of_other_dimensions_is_refused_whatever_its_provenance_says(
+    place, photos, recipe, describer
+) -> None:
+    sync(place, photos, recipe, describer)
+    with open_index(place) as index:
+        fitted = index.fit_whitening(dim=3)
+        cut = Whitening(fitted.mean[:7], fitted.projection[:, :7], fitted.provenance)
+        with pytest.raises(WhiteningError, match="rows of 7 dimensions, these have 512"):
+            index.use_whitening(cut)
+
+
+def test_a_whitening_is_fitted_and_given_for_the_recipe_of_the_rows_alone(place, photos, recipe, describer) -> None:
+    other = recipe.replace(size_px=64)
+    with open_index(place, other) as early:
+        sync(place, photos, recipe, describer)
+        with pytest.raises(RecipeMismatchError, match="size_px"):
+            early.fit_whitening()
+        facts = {"row_fingerprint": other.row_fingerprint(), "weights_sha256": describer.weights_sha256}
+        with pytest.raises(RecipeMismatchError, match="size_px"):
+            early.use_whitening(fit_pca(describer.describe(sorted(photos.iterdir())), dim=3, provenance=facts))
+
+
+@pytest.mark.usefixtures("whitened_from_8")
+@pytest.mark.parametrize("error", [np.linalg.LinAlgError("no convergence"), MemoryError()], ids=repr)
+def test_a_whitening_that_cannot_be_computed_does_not_fail_the_sync(
+    place, photos, recipe, describer, monkeypatch, error
+) -> None:
+    def failing(*_, **__):
+        raise error
+
+    monkeypatch.setattr(layer, "fit_pca", failing)
+    assert "no whitening learned: " in sync(place, photos, recipe.replace(whitening="pca"), describer).whitening
+    assert len(contents(place)) == 18
+
+
+@pytest.mark.usefixtures("whitened_from_8")
+def test_a_whitening_asked_for_counts_whatever_the_recipe_says_and_info_says_what_search_uses(
+    place, photos, recipe, describer
+) -> None:
+    pca = recipe.replace(whitening="pca", dim=4)
+    sync(place, photos, pca, describer)
+    with open_index(place, recipe) as index:
+        row = index.row_of_file(sorted(photos.iterdir())[0])[None]
+        assert index.info().whitening is None
+        plain = index.search(row, k=18)[0]
+        index.learn_whitening()
+        assert index.info().whitening["version"] == "2"
+        assert index.search(row, k=18)[0] != plain
 
 
 @pytest.mark.usefixtures("whitened_from_8")

@@ -19,11 +19,12 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from coocnet import errors, ops
     from coocnet.backbones import BACKBONES
-    from coocnet.describe import POOLINGS, Describer
+    from coocnet.describe import Describer
     from coocnet.errors import CoocnetError
     from coocnet.index import Hit, LocalIndex, SyncReport, open_index
+    from coocnet.poolings import POOLINGS
     from coocnet.recipe import PRESETS, Cooccurrence, Recipe
-    from coocnet.whitening import Whitening, fit_pca
+    from coocnet.whitening import Whitening, fit_pairs, fit_pca
 
 _HOMES = {
     "BACKBONES": "coocnet.backbones",
@@ -32,12 +33,13 @@ _HOMES = {
     "Describer": "coocnet.describe",
     "Hit": "coocnet.index",
     "LocalIndex": "coocnet.index",
-    "POOLINGS": "coocnet.describe",
+    "POOLINGS": "coocnet.poolings",
     "PRESETS": "coocnet.recipe",
     "Recipe": "coocnet.recipe",
     "SyncReport": "coocnet.index",
     "Whitening": "coocnet.whitening",
     "errors": "coocnet.errors",
+    "fit_pairs": "coocnet.whitening",
     "fit_pca": "coocnet.whitening",
     "open_index": "coocnet.index",
     "ops": "coocnet.ops",
@@ -56,6 +58,7 @@ __all__ = [
     "SyncReport",
     "Whitening",
     "errors",
+    "fit_pairs",
     "fit_pca",
     "open_index",
     "ops",

@@ -20,6 +20,7 @@ from coocnet.backbones import WeightsPlace, load_backbone, lookup
 from coocnet.data.images import Box, Picture, decode, read_bytes
 from coocnet.errors import ImageError, InputError
 from coocnet.fetch import Progress
+from coocnet.poolings import POOLINGS, PRIORS, need_centre, row_dim
 from coocnet.recipe import Recipe
 
 Item = TypeVar("Item")
@@ -27,35 +28,6 @@ Row = Float[np.ndarray, " dim"]
 
 _LOAD_AHEAD = 16
 _BATCH_ON_ACCELERATOR = 16
-
-
-def map_cooccurrence(a: Float[Tensor, "b d h w"], recipe: Recipe) -> Float[Tensor, "b d h w"]:
-    """The recipe's direct co-occurrence tensor of a map."""
-    c = recipe.cooccurrence
-    threshold = c.threshold if c.quantile is None else ops.Quantile(c.quantile)
-    mask = ops.activation_mask(a, threshold)
-    return ops.direct_cooccurrence(a, radius_cells=c.radius_cells, mask=mask)
-
-
-POOLINGS: dict[str, Callable[[Tensor, Recipe], Tensor]] = {
-    "ucrow": lambda a, _: ops.ucrow(a),
-    "spoc": lambda a, _: ops.spoc(a),
-    "mac": lambda a, _: ops.mac(a),
-    "rmac": lambda a, recipe: ops.rmac(a, levels=recipe.rmac_levels),
-    "gem": lambda a, recipe: ops.gem(a, power=recipe.gem_power),
-    "crow": lambda a, _: ops.crow(a),
-    "sct": lambda a, recipe: ops.sct(a, map_cooccurrence(a, recipe)),
-    "chco": lambda a, r: ops.chco(a, map_cooccurrence(a, r), epsilon=r.cooccurrence.epsilon),
-    "chco-sct": lambda a, r: ops.chco_sct(a, map_cooccurrence(a, r), epsilon=r.cooccurrence.epsilon),
-}
-"""The recipe's poolings by name: a map, after the prior, to rows that are not yet normalised."""
-
-PRIORS: dict[str, Callable[[Tensor, Recipe], Tensor]] = {
-    "none": lambda a, _: a,
-    "centre": lambda a, _: a * ops.centre_prior(a.shape[2], a.shape[3], like=a),
-    "top-down": lambda a, r: a * ops.top_down_prior(a.shape[2], a.shape[3], floor=r.prior_floor, like=a),
-}
-"""The recipe's priors by name: a map to the weighted map."""
 
 
 class Describer:
@@ -93,6 +65,7 @@ class Describer:
             batch_size = 1 if self.device.type == "cpu" else _BATCH_ON_ACCELERATOR
         self.batch_size = _batch_size(batch_size)
         self.backbone_record, self.tap = lookup(self.recipe.backbone, self.recipe.tap)
+        need_centre(self.recipe, self.tap.channels)
         self._loaded = load_backbone(
             self.recipe.backbone, self.recipe.weights or None, device=self.device, progress=progress
         )
@@ -102,7 +75,7 @@ class Describer:
     @property
     def dim(self) -> int:
         """Dimensions of a row."""
-        return self.tap.channels
+        return row_dim(self.recipe, self.tap.channels)
 
     @property
     def weights_place(self) -> WeightsPlace:
@@ -207,9 +180,18 @@ class Describer:
         Raises:
             InputError: pixels of another type or shape.
         """
+        return self.maps_of(pixels)[0]
+
+    def maps_of(self, pixels: UInt8[np.ndarray, "h w 3"]) -> list[Float[Tensor, "1 d h w"]]:
+        """The feature maps of one decoded picture, after the prior, one for each of the recipe's scales.
+
+        Raises:
+            InputError: pixels of another type or shape.
+        """
         _need_pixels(pixels, 3, "(h, w, 3)")
         with torch.inference_mode():
-            return self._map(_rescaled(self._network_input(pixels[None]), self.recipe.scales[0]))
+            x = self._network_input(pixels[None])
+            return [self._map(_rescaled(x, scale)) for scale in self.recipe.scales]
 
     def _described(self, group: list[tuple[Item, Picture]]) -> Iterator[tuple[Item, Row]]:
         rows = self.describe_pixels(np.stack([picture.pixels for _, picture in group]))

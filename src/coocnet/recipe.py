@@ -6,7 +6,9 @@ import dataclasses
 import hashlib
 import json
 import os
+import reprlib
 import sys
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -25,9 +27,33 @@ T = TypeVar("T")
 REVISION = 1
 """Raised whenever the same recipe starts to give other numbers, so that old rows are recognised as old."""
 
-POOLINGS = ("ucrow", "spoc", "mac", "rmac", "gem", "crow", "sct", "chco", "chco-sct")
-PRIORS = ("none", "centre", "top-down")
+_CT = ("cooccurrence.radius_cells", "cooccurrence.threshold", "cooccurrence.quantile")
+_CHCO = (*_CT, "cooccurrence.epsilon")
+_BILINEAR = ("sketch_dim", "sketch_seed", "signed_root")
+
+POOLINGS: dict[str, tuple[str, ...]] = {
+    "ucrow": (),
+    "spoc": (),
+    "mac": (),
+    "rmac": ("rmac_levels",),
+    "gem": ("gem_power",),
+    "crow": (),
+    "sct": _CT,
+    "chco": _CHCO,
+    "chco-sct": _CHCO,
+    "context": (*_CT, "context_power", "value_power"),
+    "bp-aa": _BILINEAR,
+    "bp-act": (*_CT, *_BILINEAR),
+    "bp-at": (*_CT, *_BILINEAR),
+    "centred": (*_CT, "centre", *_BILINEAR),
+    "shih": ("cooccurrence.radius_cells", "signed_root"),
+    "shih-chco-sct": ("cooccurrence.radius_cells", "cooccurrence.epsilon"),
+    "shih-bp": ("cooccurrence.radius_cells", *_BILINEAR),
+}
+"""The poolings by name, each with the fields that it reads; ``coocnet.poolings`` has the functions."""
+PRIORS: dict[str, tuple[str, ...]] = {"none": (), "centre": (), "top-down": ("prior_floor",)}
 WHITENINGS = ("none", "pca")
+EXPANSIONS = ("none", "aqe", "alpha-qe")
 
 
 @dataclass(frozen=True)
@@ -65,10 +91,20 @@ class Recipe:
         gem_power: p of GeM.
         rmac_levels: scales of regions of R-MAC.
         cooccurrence: see :class:`Cooccurrence`.
+        context_power: g of context pooling: how much a cell's co-occurrence context counts.
+        value_power: q of context pooling: 1 sums activations, a large one takes their maximum.
+        sketch_dim: length of a bilinear row by count sketch; 0 for the full d².
+        sketch_seed: names the sketch's hash functions.
+        signed_root: take the signed square root of a bilinear row.
+        centre: for centred co-occurrence, the mean of each channel over the cells of other pictures; empty for the
+            mean of the picture itself.
         whitening: "pca", a layer above the stored rows that an index learns or is given, or "none".
         dim: dimensions kept by the whitening, at most; 0 for as many as there are.
         shrinkage: of a whitening that an index learns on its own collection; see ``fit_pca``. A collection with
             many pictures of few things would lose by plain whitening, which is 0.
+        expansion: query expansion of a search, one of ``EXPANSIONS``.
+        expansion_neighbours: pictures that a query is expanded by. The paper gives no number; 10 is CroW's.
+        expansion_alpha: exponent of their similarities under "alpha-qe". The paper gives none; 3 is the usual one.
     """
 
     name: str = "default"
@@ -83,9 +119,18 @@ class Recipe:
     gem_power: float = 3.0
     rmac_levels: int = 3
     cooccurrence: Cooccurrence = field(default_factory=Cooccurrence)
+    context_power: float = 2.0
+    value_power: float = 1.5
+    sketch_dim: int = 8192
+    sketch_seed: int = 0
+    signed_root: bool = False
+    centre: tuple[float, ...] = ()
     whitening: str = "pca"
     dim: int = 512
     shrinkage: float = 10.0
+    expansion: str = "none"
+    expansion_neighbours: int = 10
+    expansion_alpha: float = 3.0
 
     def __post_init__(self) -> None:
         """Refuses what cannot be described, with the field and its value."""
@@ -97,6 +142,7 @@ class Recipe:
         _choice("pooling", self.pooling, POOLINGS)
         _choice("prior", self.prior, PRIORS)
         _choice("whitening", self.whitening, WHITENINGS)
+        _choice("expansion", self.expansion, EXPANSIONS)
 
     @classmethod
     def preset(cls, name: str) -> Recipe:
@@ -149,7 +195,7 @@ class Recipe:
     def to_toml(self) -> str:
         """The whole recipe as TOML; :meth:`from_toml` gives an equal one back."""
         table = dataclasses.asdict(self)
-        table["scales"] = list(self.scales)
+        table["scales"], table["centre"] = list(self.scales), list(self.centre)
         table["cooccurrence"] = {k: v for k, v in table["cooccurrence"].items() if v is not None}
         return tomli_w.dumps(table)
 
@@ -163,16 +209,10 @@ class Recipe:
         Fields that this recipe's pooling and prior do not read are left out: they change nothing.
         """
         table: dict[str, object] = {"revision": REVISION}
-        for key in ("backbone", "tap", "size_px", "scales", "pooling", "prior"):
-            table[key] = getattr(self, key)
-        if self.prior == "top-down":
-            table["prior_floor"] = self.prior_floor
-        if self.pooling == "gem":
-            table["gem_power"] = self.gem_power
-        if self.pooling == "rmac":
-            table["rmac_levels"] = self.rmac_levels
-        if self.pooling in COOCCURRENCE_POOLINGS:
-            table["cooccurrence"] = dataclasses.asdict(self.cooccurrence)
+        read = (*PRIORS[self.prior], *POOLINGS[self.pooling])
+        for key in ("backbone", "tap", "size_px", "scales", "pooling", "prior", *read):
+            owner, _, name = key.rpartition(".")
+            table[key] = getattr(getattr(self, owner) if owner else self, name)
         return table
 
     def row_fingerprint(self) -> str:
@@ -182,11 +222,9 @@ class Recipe:
     def fingerprint(self) -> str:
         """Names the whole recipe, whitening and weights included: 16 hexadecimal digits."""
         weights = os.path.basename(self.weights)
-        above = {"whitening": self.whitening, "dim": self.dim, "shrinkage": self.shrinkage}
+        layers = ("whitening", "dim", "shrinkage", "expansion", "expansion_neighbours", "expansion_alpha")
+        above = {name: getattr(self, name) for name in layers}
         return _digest({**self.row_table(), "weights": weights, **above})
-
-
-COOCCURRENCE_POOLINGS = ("sct", "chco", "chco-sct")
 
 
 def _digest(table: dict[str, object]) -> str:
@@ -210,18 +248,27 @@ _LIMITS: dict[str, tuple[float, float]] = {
     "rmac_levels": (1, 16),
     "radius_cells": (0, 1024),
     "epsilon": (1e-30, 1),
+    "context_power": (0.01, 1000),
+    "value_power": (0.01, 1000),
+    "sketch_dim": (0, 2**20),
+    "sketch_seed": (0, 2**32 - 1),
     "dim": (0, 2**20),
     "shrinkage": (0, 10**9),
+    "expansion_neighbours": (1, 10**6),
+    "expansion_alpha": (0, 1000),
 }
 _MOST_SCALES = 16
+_MOST_CHANNELS = 65536
 
 
 def _check_fields(owner: Recipe | Cooccurrence, prefix: str = "") -> None:
     """TOML and callers may hand over anything: each field must have the kind its annotation says, and its limits."""
     for f in dataclasses.fields(owner):
         value = getattr(owner, f.name)
-        if f.type == "str" and not isinstance(value, str):
-            raise RecipeError(f"{prefix}{f.name} is a text, got {value!r}")
+        if f.type == "str" and not _is_text(value):
+            raise RecipeError(f"{prefix}{f.name} is a text that can be written as UTF-8, got {value!r}")
+        if f.type == "bool" and not isinstance(value, bool):
+            raise RecipeError(f"{prefix}{f.name} is true or false, got {value!r}")
         if f.type in {"int", "float"}:
             least, most = _LIMITS[f.name]
             if not _is_number(value, least, most) or (f.type == "int" and not isinstance(value, int)):
@@ -242,6 +289,14 @@ def _check_unions(recipe: Recipe) -> None:
     ):
         raise RecipeError(f"scales is a list of 1 to {_MOST_SCALES} numbers above 0, at most 4, got {scales!r}")
     object.__setattr__(recipe, "scales", tuple(float(s) for s in scales))
+    centre: object = recipe.centre
+    if (
+        not isinstance(centre, tuple | list)
+        or len(centre) > _MOST_CHANNELS
+        or not all(_is_number(m, -largest, largest) for m in centre)
+    ):
+        raise RecipeError(f"centre is a list of numbers, one for each channel, got {reprlib.repr(centre)}")
+    object.__setattr__(recipe, "centre", tuple(float(m) for m in centre))
     if c.threshold != "mean":
         if not _is_number(c.threshold, -largest, largest):
             raise RecipeError(f"cooccurrence.threshold is 'mean' or a finite number, got {c.threshold!r}")
@@ -252,15 +307,20 @@ def _check_unions(recipe: Recipe) -> None:
         object.__setattr__(c, "quantile", float(c.quantile))
 
 
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and not any("\ud800" <= character <= "\udfff" for character in value)
+
+
 def _is_number(value: object, least: float, most: float) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and least <= value <= most
 
 
-def _choice(field_name: str, value: str, choices: tuple[str, ...]) -> None:
+def _choice(field_name: str, value: str, choices: Collection[str]) -> None:
     if value not in choices:
         raise RecipeError(f"{field_name} is one of {', '.join(choices)}, got {value!r}")
 
 
+# The paper whitens by what was learned on another collection, which is to be given: nothing is learned on this one.
 _PAPER = Recipe(
     name="paper",
     backbone="vgg16",
@@ -271,6 +331,33 @@ _PAPER = Recipe(
     whitening="none",
     shrinkage=0.0,
 )
+_MULTISCALE = (1.0, 2**-0.5, 0.5)
+_PRIORS = {"": "none", "-td": "top-down", "-ct": "centre"}
+
+
+def _paper() -> Iterator[Recipe]:
+    """The rows of the paper's tables 1 to 5 and 7, without those of a learned filter."""
+    linear = ("ucrow", "crow", "spoc", "mac", "rmac", "gem")
+    rows = [_PAPER.replace(name=f"paper-{pooling}", pooling=pooling) for pooling in linear]
+    for short, prior in _PRIORS.items():
+        rows.append(_PAPER.replace(name=f"paper-chco-sct{short}", prior=prior))
+    rows.append(_PAPER.replace(name="paper-shih-chco-sct-td", pooling="shih-chco-sct", prior="top-down"))
+    rows.append(_PAPER.replace(name="paper-bp-aa", pooling="bp-aa"))
+    rows.append(_PAPER.replace(name="paper-bp-act", pooling="bp-act"))
+    for pooling, dims in (("bp-act", (512, 1024, 2048, 4096)), ("shih-bp", (512, 4096))):
+        for dim in dims:
+            longer = "" if dim == 512 else f"-{dim}"
+            rows.append(
+                _PAPER.replace(name=f"paper-{pooling}-td{longer}", pooling=pooling, prior="top-down", dim=dim)
+            )
+    yield from rows
+    without = ("paper-spoc", "paper-mac", "paper-rmac", "paper-gem")
+    yield from (row.replace(name=f"{row.name}-aqe", expansion="aqe") for row in rows if row.name not in without)
+    for pooling in ("bp-aa", "bp-act"):
+        row = _PAPER.replace(name=f"paper-{pooling}-ms", pooling=pooling, scales=_MULTISCALE, dim=8192)
+        yield row
+        yield row.replace(name=f"{row.name}-alpha-qe", expansion="alpha-qe")
+
 
 PRESETS: dict[str, Recipe] = {
     recipe.name: recipe
@@ -278,11 +365,12 @@ PRESETS: dict[str, Recipe] = {
         Recipe(),
         Recipe(name="mobile", backbone="mobilenetv2", tap="features"),
         Recipe(name="resnet50", backbone="resnet50", tap="layer3"),
-        _PAPER.replace(name="paper-ucrow", pooling="ucrow"),
-        _PAPER.replace(name="paper-crow", pooling="crow"),
-        _PAPER.replace(name="paper-chco-sct"),
-        _PAPER.replace(name="paper-chco-sct-td", prior="top-down"),
-        _PAPER.replace(name="paper-chco-sct-ct", prior="centre"),
+        Recipe(name="chco-sct", pooling="chco-sct"),
+        Recipe(name="context", pooling="context"),
+        Recipe(name="bp-at", pooling="bp-at", whitening="none"),
+        Recipe(name="centred", pooling="centred", whitening="none", cooccurrence=Cooccurrence(radius_cells=1)),
+        *_paper(),
     )
 }
-"""Recipes by name: the default one, a quick one, one whose weights can be downloaded, and the paper's table 1."""
+"""Recipes by name: the default one, a quick one, one whose weights can be downloaded, those beyond the paper, and the
+rows of the paper's tables."""

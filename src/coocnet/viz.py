@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
-from coocnet.errors import InputError, printable
+from coocnet import output
 
 _INK = (28, 30, 36)
 _FAINT = (112, 116, 126)
 _PAPER = (255, 255, 255)
 _ACCENT = (214, 72, 28)
+_RAISES = (255, 138, 0)
+_LOWERS = (20, 90, 220)
 _GAP_PX = 14
 _HEAT = np.array([(12, 8, 38), (86, 15, 109), (187, 55, 84), (249, 142, 9), (252, 255, 164)], np.float64)
 """Colours from nothing to much: dark violet, crimson, orange, pale yellow; lightness rises all the way."""
@@ -78,6 +79,61 @@ def heatmap(
     return out
 
 
+def explanation(
+    query: tuple[UInt8[np.ndarray, "h w 3"], Float[np.ndarray, "rows columns"]],
+    result: tuple[UInt8[np.ndarray, "h2 w2 3"], Float[np.ndarray, "rows2 columns2"]],
+    joined: Sequence[tuple[tuple[int, int], tuple[int, int]]],
+    *,
+    titles: tuple[str, str],
+    caption: Sequence[str],
+) -> Image.Image:
+    """Two pictures with what each place contributes to their similarity, and the cells that contribute most joined.
+
+    Args:
+        query: a picture and its contributions: orange where they raise the similarity, blue where they lower it.
+        result: the other picture and its contributions.
+        joined: cells, (row, column), of the query and of the result, in order of importance.
+        titles: a line over each picture.
+        caption: lines under both.
+    """
+    shown = [_tinted(*query), _tinted(*result)]
+    height = 420
+    panels = [image.resize((max(1, round(image.width * height / image.height)), height)) for image in shown]
+    top, middle = 34, 90
+    lefts = (_GAP_PX, _GAP_PX + panels[0].width + middle)
+    size = (lefts[1] + panels[1].width + _GAP_PX, top + height + 12 + 20 * len(caption))
+    out = Image.new("RGB", size, _PAPER)
+    draw = ImageDraw.Draw(out)
+    for panel, left, title in zip(panels, lefts, titles, strict=True):
+        out.paste(panel, (left, top))
+        draw.text((left, 8), _shortened(title, _font(16), panel.width + middle - 20), fill=_INK, font=_font(16))
+    for number, cells in enumerate(joined, start=1):
+        ends = []
+        for (row, column), (_, values), panel, left in zip(cells, (query, result), panels, lefts, strict=True):
+            rows, columns = values.shape
+            ends.append((left + (column + 0.5) / columns * panel.width, top + (row + 0.5) / rows * height))
+        draw.line(ends, fill=_PAPER, width=4)
+        draw.line(ends, fill=_INK, width=2)
+        for x, y in ends:
+            draw.ellipse((x - 10, y - 10, x + 10, y + 10), fill=_PAPER, outline=_INK, width=2)
+            draw.text((x, y), str(number), fill=_INK, font=_font(13), anchor="mm")
+    for number, line in enumerate(caption):
+        where = (_GAP_PX, top + height + 8 + 20 * number)
+        draw.text(where, _shortened(line, _font(13), size[0] - 2 * _GAP_PX), fill=_FAINT, font=_font(13))
+    return out
+
+
+def _tinted(pixels: np.ndarray, contributions: np.ndarray) -> Image.Image:
+    height, width = pixels.shape[:2]
+    most = float(np.abs(contributions).max()) or 1.0
+    values = Image.fromarray((contributions / most).astype(np.float32))
+    smooth = np.asarray(values.resize((width, height), Image.Resampling.BICUBIC))[..., None].clip(-1, 1)
+    grey = np.asarray(ImageOps.grayscale(Image.fromarray(pixels)), np.float64)[..., None]
+    tint = np.where(smooth > 0, np.array(_RAISES, np.float64), np.array(_LOWERS, np.float64))
+    opacity = 0.8 * np.abs(smooth) ** 0.7
+    return Image.fromarray((grey * (1 - opacity) + tint * opacity).round().astype(np.uint8))
+
+
 def montage(
     query: Labelled,
     hits: Sequence[Labelled],
@@ -115,24 +171,12 @@ def blank() -> UInt8[np.ndarray, "h w 3"]:
 
 
 def checked_target(path: str | os.PathLike[str], *, sources: Sequence[str | os.PathLike[str]] = ()) -> str:
-    """The absolute path of a picture to be written, refused before any work where that cannot go well.
-
-    Raises:
-        InputError: an ending that is no picture format, a folder, no folder around it, or one of the sources.
-    """
-    target = os.path.abspath(os.path.expanduser(os.fspath(path)))
-    name, around = printable(path), os.path.dirname(target)
+    """The absolute path of a picture to be written; see :func:`coocnet.output.checked_target`."""
     Image.init()
-    if Image.EXTENSION.get(os.path.splitext(target)[1].lower()) not in Image.SAVE:
-        raise InputError(f"{name} cannot be written: its ending names no picture format; end it in .png or .jpg")
-    if os.path.isdir(target):
-        raise InputError(f"{name} cannot be written: it is a folder")
-    if not os.path.isdir(around):
-        raise InputError(f"{name} cannot be written: there is no folder {printable(around)}")
-    for source in sources:
-        if os.path.exists(target) and os.path.exists(source) and os.path.samefile(target, source):
-            raise InputError(f"{name} is the picture to be read: write to another place")
-    return target
+    endings = [ending for ending, kind in Image.EXTENSION.items() if kind in Image.SAVE]
+    return output.checked_target(
+        path, endings=endings, what="a picture format: end it in .png or .jpg", sources=sources
+    )
 
 
 def save(image: Image.Image, target: str) -> None:
@@ -141,15 +185,8 @@ def save(image: Image.Image, target: str) -> None:
     Raises:
         InputError: it cannot be written there.
     """
-    stem, suffix = os.path.splitext(target)
-    unfinished = f"{stem}.part{suffix}"
-    try:
+    with output.written_whole(target) as unfinished:
         image.save(unfinished)
-        os.replace(unfinished, target)
-    except (OSError, ValueError) as error:
-        with suppress(OSError):
-            os.remove(unfinished)
-        raise InputError(f"{printable(target)} cannot be written: {error}") from error
 
 
 def _grid(panels: Sequence[Labelled], *, columns: int, tile: tuple[int, int]) -> Image.Image:

@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from coocnet.errors import WhiteningError, printable
+from coocnet.output import written_whole
 
 _KIND = "coocnet-whitening-1"
 
@@ -55,12 +56,14 @@ class Whitening:
             out[start : start + len(block)] = unit_rows((block @ projection.T - shift) * described)
         return out
 
-    def check_fits(self, row_fingerprint: str, weights_sha256: str) -> None:
-        """Refuses rows it was not fitted for.
+    def check_fits(self, row_fingerprint: str, weights_sha256: str, dim: int = 0) -> None:
+        """Refuses rows it was not fitted for; of ``dim`` dimensions where these are known.
 
         Raises:
-            WhiteningError: the provenance names another recipe or other weights, or none.
+            WhiteningError: the provenance names another recipe or other weights, or none; or other dimensions.
         """
+        if dim and dim != len(self.mean):
+            raise WhiteningError(f"this whitening takes rows of {len(self.mean)} dimensions, these have {dim}")
         theirs = (self.provenance.get("row_fingerprint"), self.provenance.get("weights_sha256"))
         if theirs != (row_fingerprint, weights_sha256):
             raise WhiteningError(
@@ -90,7 +93,12 @@ class Whitening:
             mean, projection = arrays["mean"], arrays["projection"]
             if mean.ndim != 1 or projection.shape[1:] != mean.shape or not len(projection):
                 raise WhiteningError(f"shapes {mean.shape} and {projection.shape} do not make a whitening")
-            return cls(mean, projection, json.loads(metadata["provenance"]))
+            if not (np.isfinite(mean).all() and np.isfinite(projection).all()):
+                raise WhiteningError("a whitening whose numbers are not all finite")
+            provenance = json.loads(metadata["provenance"])
+            if not isinstance(provenance, dict) or not all(isinstance(value, str) for value in provenance.values()):
+                raise WhiteningError(f"a provenance is a table of texts, got {str(provenance)[:80]}")
+            return cls(mean, projection, provenance)
         except (SafetensorError, ValueError, KeyError, TypeError) as error:
             raise WhiteningError(f"these bytes are not a whitening: {error}") from error
 
@@ -98,15 +106,10 @@ class Whitening:
         """Writes a safetensors file, whole or not at all.
 
         Raises:
-            WhiteningError: it cannot be written there.
+            InputError: it cannot be written there.
         """
-        target = Path(path)
-        unfinished = target.with_name(target.name + ".part")
-        try:
-            unfinished.write_bytes(self.to_bytes())
-            unfinished.replace(target)
-        except OSError as error:
-            raise WhiteningError(f"{printable(target)} cannot be written: {error.strerror or error}") from error
+        with written_whole(path) as unfinished:
+            Path(unfinished).write_bytes(self.to_bytes())
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Whitening:
@@ -224,11 +227,11 @@ def fit_pairs(
     return _made(mean, turned[:, : dim or most].T @ even.T, facts, provenance)
 
 
-def _checked_data(rows: np.ndarray, dim: int, shrinkage: float) -> np.ndarray:
-    if not (0 <= shrinkage < math.inf):
-        raise WhiteningError(f"shrinkage is a number of 0 or more, got {shrinkage}")
-    if dim < 0:
-        raise WhiteningError(f"a whitening keeps 0 (for all) or more dimensions, got {dim}")
+def _checked_data(rows: np.ndarray, dim: object, shrinkage: object) -> np.ndarray:
+    if not (isinstance(shrinkage, int | float | np.number) and 0 <= shrinkage < math.inf):
+        raise WhiteningError(f"shrinkage is a number of 0 or more, got {shrinkage!r}")
+    if not (isinstance(dim, int | np.integer) and dim >= 0):
+        raise WhiteningError(f"a whitening keeps 0 (for all) or more dimensions, got {dim!r}")
     data = np.asarray(rows, np.float64)
     if data.ndim != 2:
         raise WhiteningError(f"a whitening is fitted on rows (n, d), got an array of shape {data.shape}")

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.markup import escape
 
 from coocnet import __version__
-from coocnet.cli.terminal import err, out
-from coocnet.errors import CoocnetError
+from coocnet.cli.terminal import err, out, plain
+from coocnet.errors import CoocnetError, InputError
 
 if TYPE_CHECKING:
+    from coocnet.data import Box
     from coocnet.recipe import Recipe
 
 app = typer.Typer(
@@ -53,13 +54,17 @@ def main() -> None:
     """Runs the command; errors of ours become one message and exit status 1."""
     # Threads that wait asleep, not spinning, leave the processor to others: measured 2 to 5 times faster beside them.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         try:
             app()
         finally:
-            sys.stdout.flush()
+            if sys.stdout is not None:
+                sys.stdout.flush()
     except CoocnetError as error:
-        err.print(f"[bold red]coocnet:[/] {escape(str(error))}")
+        err.print("[bold red]coocnet:[/] " + "\n".join(map(plain, str(error).splitlines())))
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
@@ -77,3 +82,14 @@ def with_weights(recipe: Recipe, weights: str) -> Recipe:
         return recipe
     as_file = os.path.expanduser(weights)
     return recipe.replace(weights=os.path.abspath(as_file) if os.path.isfile(as_file) else weights)
+
+
+def parse_box(text: str) -> Box:
+    """The four numbers of an option ``--box``."""
+    try:
+        x1, y1, x2, y2 = (float(edge) for edge in text.split(","))
+    except ValueError:
+        raise InputError(f"a box is four numbers X1,Y1,X2,Y2 in pixels, got {text!r}") from None
+    if not (x1 < x2 and y1 < y2):
+        raise InputError(f"in a box X1 is left of X2 and Y1 above Y2, got {text!r}")
+    return x1, y1, x2, y2

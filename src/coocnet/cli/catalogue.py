@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from coocnet.cli.app import app
 from coocnet.cli.terminal import out, plain
+from coocnet.errors import printable
 
 if TYPE_CHECKING:
     from coocnet.backbones import Weights
@@ -35,7 +37,8 @@ def recipes(
     from coocnet.recipe import PRESETS, Recipe
 
     if name is not None:
-        print(Recipe.load(name).to_toml(), end="")
+        text = Recipe.load(name).to_toml()
+        print("\n".join(map(printable, text.splitlines())) if sys.stdout.isatty() else text, end="")
         return
     for preset in PRESETS.values():
         prior = "" if preset.prior == "none" else f", {preset.prior} prior"

@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from coocnet.cli.app import DEFAULT_INDEX, DeviceOption, IndexOption, JsonOption, WeightsOption, app, with_weights
+from coocnet.cli.app import (
+    DEFAULT_INDEX,
+    DeviceOption,
+    IndexOption,
+    JsonOption,
+    WeightsOption,
+    app,
+    parse_box,
+    with_weights,
+)
 from coocnet.cli.terminal import (
     download_progress,
     err,
@@ -20,6 +29,7 @@ from coocnet.cli.terminal import (
     tell_unverified,
 )
 from coocnet.errors import ImageError, IndexMissingError, InputError, printable
+from coocnet.output import checked_target
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,11 +37,10 @@ if TYPE_CHECKING:
     import numpy as np
     from PIL import Image
 
+    from coocnet.data import Box
     from coocnet.describe import Describer
     from coocnet.index import Hit, IndexInfo, LocalIndex, SyncReport
     from coocnet.recipe import Recipe
-
-Box = tuple[float, float, float, float]
 
 _SKIPPED_SHOWN = 20
 _THUMBNAIL_PX = 440
@@ -74,7 +83,8 @@ def index(
     if os.path.realpath(os.path.expanduser(index_place)) == os.path.realpath(there):
         raise InputError("the index needs a folder of its own, not that of the photographs: give --index PLACE")
     given = Whitening.load(os.path.expanduser(whitening)) if whitening not in (None, "none", "auto") else None
-    chosen = _recipe_for(index_place, recipe, weights)
+    # A folder that is gone can only be dropped from an index that exists.
+    chosen = _recipe_for(index_place, recipe, weights) if os.path.isdir(there) else None
     with open_index(index_place, chosen) as opened, progress_display() as progress:
         if whitening is not None:
             opened.use_whitening("auto" if whitening == "auto" else given)
@@ -112,6 +122,13 @@ def search(
     ] = None,
     k: Annotated[int, typer.Option("-k", help="How many pictures to show.", min=1)] = 10,
     threshold: Annotated[float | None, typer.Option(help="Leave out what is less similar than this.")] = None,
+    qe: Annotated[
+        str | None, typer.Option("--qe", help="Query expansion: aqe, alpha-qe or none; the recipe's if not given.")
+    ] = None,
+    rerank: Annotated[str, typer.Option(help="Re-rank the best 100: reciprocal or diffusion.")] = "none",
+    scales: Annotated[
+        str | None, typer.Option(help="Describe the picture at these scales, as 1,0.7,0.5.", metavar="S1,S2,…")
+    ] = None,
     as_json: JsonOption = False,
     montage: Annotated[
         Path | None, typer.Option(help="Write a picture of what was found.", metavar="OUT.png")
@@ -124,13 +141,15 @@ def search(
     from coocnet.data.images import content_digest, read_bytes
     from coocnet.index import open_index
 
-    part = None if box is None else _box(box)
-    target = None if montage is None else viz.checked_target(montage, sources=[image])
-    chosen = _recipe_for(index_place, None, weights) if weights else None
-    with open_index(index_place, chosen) as opened:
+    part = None if box is None else parse_box(box)
+    target = None if montage is None else viz.checked_target(montage, sources=[image, weights])
+    with open_index(index_place) as opened:
+        stored = opened.recipe
+    with open_index(index_place, with_weights(stored, weights) if weights else None) as opened:
         if target is not None and opened.holds(target):
             raise InputError(f"{printable(target)} is a picture of the collection: write to another place")
-        hits = opened.search(_query_row(opened, image, part, device), k=k, threshold=threshold)[0]
+        row = _query_row(opened, image, part, device, None if scales is None else _numbers("scales", scales))
+        hits = opened.search(row, k=k, threshold=threshold, expansion=qe, reranking=rerank)[0]
         same = content_digest(read_bytes(image))
         if as_json:
             _print_hits_as_json(hits, same, query=str(image), box=part, recipe=opened.recipe.fingerprint())
@@ -195,11 +214,12 @@ def whitening(
     """
     from coocnet.index import open_index
 
-    if output.suffix != ".safetensors":
-        raise InputError(f"{printable(output)} does not end in .safetensors, the format of a whitening file")
     with open_index(index_place) as opened:
+        target = checked_target(
+            output, endings=[".safetensors"], what="a whitening file: .safetensors", sources=[opened.recipe.weights]
+        )
         fitted = opened.fit_whitening(dim=dim, shrinkage=shrinkage)
-    fitted.save(os.path.expanduser(output))
+    fitted.save(target)
     out.print(
         f"Written: {plain(output)}, {fitted.dim} dimensions, fitted on {fitted.provenance['pictures']} pictures"
     )
@@ -219,25 +239,24 @@ def _recipe_for(index_place: str, recipe: str | None, weights: str) -> Recipe:
         return with_weights(Recipe(), weights)
 
 
-def _box(text: str) -> Box:
-    try:
-        x1, y1, x2, y2 = (float(edge) for edge in text.split(","))
-    except ValueError:
-        raise InputError(f"a box is four numbers X1,Y1,X2,Y2 in pixels, got {text!r}") from None
-    if not (x1 < x2 and y1 < y2):
-        raise InputError(f"in a box X1 is left of X2 and Y1 above Y2, got {text!r}")
-    return x1, y1, x2, y2
-
-
-def _query_row(opened: LocalIndex, image: Path, box: Box | None, device: str | None) -> np.ndarray:
+def _query_row(
+    opened: LocalIndex, image: Path, box: Box | None, device: str | None, scales: tuple[float, ...] | None
+) -> np.ndarray:
     """The stored row where the picture is known and whole, else a fresh one."""
-    known = None if box else opened.row_of_file(image)
+    known = None if box or scales else opened.row_of_file(image)
     if known is not None:
         return known[None]
     with progress_display() as progress:
-        describer = opened.describer(device=device, progress=download_progress(progress))
+        describer = opened.describer(device=device, scales=scales, progress=download_progress(progress))
     tell_unverified(describer)
     return describer.describe([image], boxes=[box])
+
+
+def _numbers(what: str, text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(number) for number in text.split(","))
+    except ValueError:
+        raise InputError(f"{what} are numbers with commas between them, got {text!r}") from None
 
 
 def _print_hits_as_json(hits: Sequence[Hit], same: bytes, *, query: str, box: Box | None, recipe: str) -> None:

@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
-from coocnet.cli.app import DeviceOption, WeightsOption, app, with_weights
+from coocnet.cli.app import DEFAULT_INDEX, DeviceOption, IndexOption, WeightsOption, app, parse_box, with_weights
 from coocnet.cli.terminal import download_progress, out, plain, progress_display, tell_unverified
+from coocnet.errors import InputError, printable
 
 
 @app.command(epilog="Example:  coocnet heatmap tower.jpg -o heat.png")
@@ -23,10 +24,11 @@ def heatmap(
 ) -> None:
     """Draw where the network fires and where its channels fire together, over the picture."""
     from coocnet import viz
-    from coocnet.describe import Describer, map_cooccurrence
+    from coocnet.describe import Describer
+    from coocnet.poolings import map_cooccurrence
     from coocnet.recipe import Recipe
 
-    target = viz.checked_target(output, sources=[image])
+    target = viz.checked_target(output, sources=[image, recipe, weights])
     with progress_display() as progress:
         describer = Describer(
             with_weights(Recipe.load(recipe), weights), device=device, progress=download_progress(progress)
@@ -43,3 +45,48 @@ def heatmap(
     sums = [m[0].sum(0).float().cpu().numpy() for m in (a, ct)]
     viz.save(viz.heatmap(pixels, sums[0], sums[1], caption=caption), target)
     out.print(f"Written: {plain(target)}")
+
+
+@app.command(epilog="Example:  coocnet explain tower.jpg found.jpg -o why.png     (both as the index describes them)")
+def explain(
+    query: Annotated[Path, typer.Argument(help="The picture that was searched for.", metavar="QUERY")],
+    result: Annotated[Path, typer.Argument(help="A picture that was found.", metavar="RESULT")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The picture to write.", metavar="OUT.png")],
+    index_place: IndexOption = DEFAULT_INDEX,
+    box: Annotated[str | None, typer.Option(help="The part that was searched for.", metavar="X1,Y1,X2,Y2")] = None,
+    device: DeviceOption = None,
+) -> None:
+    """Draw which parts of two pictures make them similar, and join the parts that match best.
+
+    The similarity is that of a plain search: without query expansion and re-ranking.
+    """
+    from coocnet import viz
+    from coocnet.explain import explain as explained
+    from coocnet.index import open_index
+
+    with open_index(index_place) as opened:
+        target = viz.checked_target(output, sources=[query, result])
+        if opened.holds(target):
+            raise InputError(f"{printable(target)} is a picture of the collection: write to another place")
+        whitening = opened.whitening()
+        with progress_display() as progress:
+            describer = opened.describer(device=device, progress=download_progress(progress))
+        tell_unverified(describer)
+    part = None if box is None else parse_box(box)
+    pixels = [describer.load(query, box=part).pixels, describer.load(result).pixels]
+    asked, other = (describer.maps_of(one) for one in pixels)
+    found = explained(asked, other, describer.recipe, whitening=whitening)
+    caption = [
+        f"Similarity {found.similarity:.3f}. Orange raises it, blue lowers it; numbered cells match best.",
+        *(note[0].upper() + note[1:] + "." for note in found.notes),
+    ]
+    joined = [(match.query_cell, match.result_cell) for match in found.matches]
+    sheet = viz.explanation(
+        (pixels[0], found.query),
+        (pixels[1], found.result),
+        joined,
+        titles=(printable(query.name), printable(result.name)),
+        caption=caption,
+    )
+    viz.save(sheet, target)
+    out.print(f"Similarity {found.similarity:.3f}. Written: {plain(target)}")

@@ -51,15 +51,32 @@ class Walk:
     linked_folders: int = 0
 
 
+def real_folder(folder: str | os.PathLike[str]) -> str:
+    """The absolute path of a folder, "~" and links in it resolved, whether it is there or not.
+
+    Raises:
+        InputError: no path.
+    """
+    given: object = folder
+    if not isinstance(given, str | os.PathLike) or "\0" in os.fspath(given):
+        raise InputError(f"a folder is a path, got {given!r}")
+    return os.path.realpath(os.path.expanduser(os.fspath(given)))
+
+
 def walk(folder: str | os.PathLike[str]) -> Walk:
     """Lists the pictures below ``folder``, hidden files and folders left out, links to folders not followed.
 
     Raises:
         InputError: no such folder, or not a folder.
     """
-    root = os.path.realpath(os.path.expanduser(os.fspath(folder)))
-    if not os.path.isdir(root):
-        what = "is not a folder" if os.path.lexists(root) else "does not exist"
+    root = real_folder(folder)
+    try:
+        what = "" if stat.S_ISDIR(os.stat(root).st_mode) else "is not a folder"
+    except FileNotFoundError:
+        what = "does not exist"
+    except OSError as error:
+        what = unreadable(error)
+    if what:
         raise InputError(f"{printable(root)} {what}; give the folder that holds the photographs")
     found = Walk(root)
 

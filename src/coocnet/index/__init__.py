@@ -1,6 +1,7 @@
 """The index: a folder that remembers the rows of a collection, keeps up with it, and is searched."""
 
-from coocnet.index.local import Hit, IndexInfo, LocalIndex, open_index
+from coocnet.index.gallery import Hit
+from coocnet.index.local import IndexInfo, LocalIndex, open_index
 from coocnet.index.store import SyncedFolder
 from coocnet.index.sync import SyncProgress, SyncReport
 

@@ -9,14 +9,17 @@ from __future__ import annotations
 import datetime
 import os
 import sqlite3
+import stat
+import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from coocnet.errors import (
     ForeignIndexError,
     IndexBusyError,
+    IndexFileError,
     IndexMissingError,
     IndexStorageError,
     NewerIndexError,
@@ -28,6 +31,7 @@ LOCK_NAME = "sync.lock"
 _APPLICATION_ID = 0x434F4F43  # "COOC"
 _SCHEMA_VERSION = 1
 _BUSY_TIMEOUT_S = 30
+_Stamp = tuple[int, int, int]
 
 _SCHEMA = (
     "CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
@@ -45,10 +49,11 @@ _SCHEMA = (
 class Database:
     """One open connection to an index's file. Not for use by several threads at once."""
 
-    def __init__(self, location: Path, connection: sqlite3.Connection) -> None:
+    def __init__(self, location: Path, connection: sqlite3.Connection, frozen: _Stamp | None = None) -> None:
         self.location = location
         self._db: sqlite3.Connection | None = connection
         self._file = _identity(location)
+        self._frozen = frozen
 
     @classmethod
     def open(cls, location: str | os.PathLike[str], make_with: Mapping[str, str] | None) -> Database:
@@ -63,9 +68,9 @@ class Database:
             _check_place(folder, may_make=may_make)
             if may_make:
                 folder.mkdir(parents=True, exist_ok=True)
-            connection = _connect(folder, may_make=may_make)
+            connection, frozen = _connect(folder, may_make=may_make)
             try:
-                opened = cls(folder, connection)
+                opened = cls(folder, connection, frozen)
                 if not opened._is_ours():
                     opened._make(make_with)
             except BaseException:
@@ -88,17 +93,32 @@ class Database:
         """
         with self._transaction("BEGIN IMMEDIATE") as db:
             yield db
+        self.check_in_place()
+
+    def check_in_place(self) -> None:
+        """Refuses to go on where the file is no longer at its place.
+
+        Raises:
+            IndexStorageError: it was moved or deleted.
+        """
         if _identity(self.location) != self._file:
             raise IndexStorageError(
-                f"{printable(self.location)} was moved or deleted while it was being written: "
-                "what was described since is not there. Run it again."
+                f"{printable(self.location)} was moved or deleted while it was open: "
+                "what was described since may not be there. Open it where it is now, and run it again."
             )
 
     @contextmanager
     def reading(self) -> Iterator[None]:
-        """What is read within belongs together, whatever other processes store meanwhile."""
+        """What is read within belongs together, whatever other processes store meanwhile.
+
+        Raises:
+            IndexBusyError: the index cannot be locked, being read-only, and was written meanwhile.
+        """
         with self._transaction("BEGIN"):
-            yield
+            try:
+                yield
+            finally:
+                self._check_unchanged()
 
     def read(self, query: str, values: Sequence[object] = ()) -> list[tuple[Any, ...]]:
         """All rows of a query."""
@@ -113,7 +133,14 @@ class Database:
     def _connection(self) -> sqlite3.Connection:
         if self._db is None:
             raise IndexStorageError(f"{printable(self.location)} was closed: open it again with open_index")
+        if self._frozen and not self._db.in_transaction and self._frozen != _stamp(self.location):
+            self._db.close()
+            self._db, self._frozen = _connect(self.location, may_make=False)
         return self._db
+
+    def _check_unchanged(self) -> None:
+        if self._frozen and self._frozen != _stamp(self.location):
+            raise IndexBusyError(f"{printable(self.location)} was written while it was being read: try again")
 
     @contextmanager
     def _transaction(self, begin: str) -> Iterator[sqlite3.Connection]:
@@ -134,14 +161,15 @@ class Database:
 
     def _is_ours(self) -> bool:
         """Whether this is an index; False for a file in which nothing was made yet."""
-        application = self.read("PRAGMA application_id")[0][0]
-        tables = self.read("SELECT count(*) FROM sqlite_master")[0][0]
+        with self.reading():
+            tables = self.read("SELECT count(*) FROM sqlite_master")[0][0]
+            application = self.read("PRAGMA application_id")[0][0]
+            version = self.read("PRAGMA user_version")[0][0]
         if application != _APPLICATION_ID and tables:
             raise ForeignIndexError(
                 f"{printable(self.location / DATABASE_NAME)} is a database, but not a coocnet index: "
                 "choose another place."
             )
-        version = self.read("PRAGMA user_version")[0][0]
         if version > _SCHEMA_VERSION:
             raise NewerIndexError(
                 f"{printable(self.location)} has format {version}; this coocnet reads up to {_SCHEMA_VERSION}. "
@@ -152,7 +180,7 @@ class Database:
     def _make(self, facts: Mapping[str, str] | None) -> None:
         if facts is None:
             raise _missing(self.location)
-        self.read("PRAGMA journal_mode = WAL")
+        self._switch_to_write_ahead()
         with self.writing() as db:
             if db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
                 return  # another process was quicker
@@ -162,6 +190,17 @@ class Database:
                 put_meta(db, key, value)
             db.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
             db.execute(f"PRAGMA user_version = {_SCHEMA_VERSION}")
+
+    def _switch_to_write_ahead(self) -> None:
+        """Unlike all other statements, this one does not wait where another process makes the same index."""
+        until = time.monotonic() + _BUSY_TIMEOUT_S
+        while time.monotonic() < until:
+            with suppress(IndexBusyError):
+                self.read("PRAGMA journal_mode = WAL")
+                break
+            time.sleep(0.02)
+        else:
+            self.read("PRAGMA journal_mode = WAL")
 
 
 def put_meta(db: sqlite3.Connection, key: str, value: str) -> None:
@@ -183,6 +222,14 @@ def _identity(folder: Path) -> tuple[int, int] | None:
     return status.st_dev, status.st_ino
 
 
+def _is_file(path: Path) -> bool:
+    """Whether a file is there; what cannot be looked at raises, for it is not known to be missing."""
+    try:
+        return stat.S_ISREG(os.stat(path).st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+
+
 def _missing(folder: Path) -> IndexMissingError:
     name = printable(folder)
     return IndexMissingError(f"there is no index at {name}; make one with: coocnet index FOLDER --index {name}")
@@ -191,9 +238,9 @@ def _missing(folder: Path) -> IndexMissingError:
 def _check_place(folder: Path, *, may_make: bool) -> None:
     """Refuses a place where an index neither is nor may be."""
     name = printable(folder)
-    if os.path.isfile(folder):
+    if _is_file(folder):
         raise ForeignIndexError(f"{name} is a file; an index is a folder. Choose another place.")
-    if os.path.isfile(folder / DATABASE_NAME):
+    if _is_file(folder / DATABASE_NAME):
         return
     if not may_make:
         raise _missing(folder)
@@ -205,7 +252,14 @@ def _check_place(folder: Path, *, may_make: bool) -> None:
         )
 
 
-def _connect(folder: Path, *, may_make: bool) -> sqlite3.Connection:
+def _stamp(folder: Path) -> _Stamp:
+    """What changes when the file does."""
+    status = os.stat(folder / DATABASE_NAME)
+    return status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def _connect(folder: Path, *, may_make: bool) -> tuple[sqlite3.Connection, _Stamp | None]:
+    """A connection; with the file's stamp where it is one that cannot lock, as on a read-only folder."""
     place = (folder / DATABASE_NAME).as_uri()
 
     def connect(options: str) -> sqlite3.Connection:
@@ -219,10 +273,10 @@ def _connect(folder: Path, *, may_make: bool) -> sqlite3.Connection:
         return connection
 
     try:
-        return connect("mode=rwc" if may_make and not os.path.isfile(folder / DATABASE_NAME) else "mode=rw")
+        return connect("mode=rwc" if may_make and not _is_file(folder / DATABASE_NAME) else "mode=rw"), None
     except sqlite3.OperationalError as error:
         text = str(error)
-        if not ("readonly" in text or "unable to open" in text) or not os.path.isfile(folder / DATABASE_NAME):
+        if not ("readonly" in text or "unable to open" in text) or not _is_file(folder / DATABASE_NAME):
             raise
         log = folder / f"{DATABASE_NAME}-wal"
         if log.is_file() and log.stat().st_size:
@@ -230,7 +284,8 @@ def _connect(folder: Path, *, may_make: bool) -> sqlite3.Connection:
                 f"{printable(folder)} is read-only and its last changes are not merged yet: "
                 "open it once where it can be written."
             ) from error
-        return connect("immutable=1")
+        stamp = _stamp(folder)
+        return connect("immutable=1"), stamp
 
 
 @contextmanager
@@ -239,6 +294,10 @@ def _typed_errors(location: Path) -> Iterator[None]:
     name = printable(location)
     try:
         yield
+    except sqlite3.ProgrammingError as error:
+        raise IndexFileError(
+            f"{name} belongs to the thread that opened it: open the index once in every thread ({error})"
+        ) from error
     except sqlite3.DatabaseError as error:
         text = str(error)
         if "not a database" in text:

@@ -13,17 +13,18 @@ WHITEN_FROM_PICTURES = 1024
 """A collection of fewer described pictures is too small to learn a whitening on (see docs/design.md)."""
 
 
-def in_force(store: Store, recipe: Recipe) -> Whitening | None:
-    """A given one always; a learned one where the recipe asks for one."""
+def in_force(store: Store, recipe: Recipe) -> StoredWhitening | None:
+    """One that was given or asked for always; one that was learned unasked where the recipe wants it."""
     stored = store.whitening()
     if stored is None or (stored.learned_here and recipe.whitening == "none"):
         return None
-    return stored.whitening
+    return stored
 
 
 def fit(store: Store, recipe: Recipe, *, dim: int | None = None, shrinkage: float | None = None) -> Whitening:
     """See :meth:`coocnet.index.LocalIndex.fit_whitening`."""
     with store.snapshot():
+        store.check_recipe(recipe)
         _, digests, rows = store.matrix()
         folders = [folder.path for folder in store.folders()]
     _, first = np.unique(np.array(digests, dtype=object), return_index=True)
@@ -52,8 +53,8 @@ def learn_if_due(store: Store, recipe: Recipe) -> str:
         return ""
     try:
         fitted = fit(store, recipe)
-    except WhiteningError as error:
-        return f"no whitening learned: {error}"
+    except (WhiteningError, np.linalg.LinAlgError, MemoryError) as error:
+        return f"no whitening learned: {str(error) or 'it does not fit into memory'}"
     store.put_whitening(fitted, learned_here=True)
     return f"whitening to {fitted.dim} dimensions learned on {fitted.provenance['pictures']} pictures"
 

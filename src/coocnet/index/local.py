@@ -6,6 +6,7 @@ import math
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from numbers import Real
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal
 
@@ -17,6 +18,7 @@ from coocnet.errors import InputError
 from coocnet.fetch import Progress
 from coocnet.index import layer
 from coocnet.index.database import DATABASE_NAME
+from coocnet.index.gallery import Gallery, Hit
 from coocnet.index.store import Store, SyncedFolder, mismatch
 from coocnet.index.sync import RowSource, SyncProgress, SyncReport, sole_writer, synchronise
 from coocnet.recipe import Recipe
@@ -25,25 +27,7 @@ from coocnet.whitening import Whitening
 if TYPE_CHECKING:
     from coocnet.describe import Describer
 
-_QUERIES_AT_ONCE = 64
 _UNIT_WITHIN = 1e-3
-
-
-@dataclass(frozen=True)
-class Hit:
-    """A picture found.
-
-    Attributes:
-        rank: 1 for the most similar.
-        path: absolute path of the file.
-        similarity: cosine of the whitened rows, at most 1; larger is nearer.
-        digest: of the file's content; copies share it.
-    """
-
-    rank: int
-    path: str
-    similarity: float
-    digest: bytes
 
 
 @dataclass(frozen=True)
@@ -79,24 +63,13 @@ class IndexInfo:
     skipped: dict[str, str]
 
 
-@dataclass(frozen=True)
-class _Gallery:
-    """The rows in memory as of one generation of the store, and the whitening that is on them."""
-
-    generation: int
-    whitening: Whitening | None
-    paths: list[str]
-    digests: list[bytes]
-    rows: np.ndarray
-
-
 class LocalIndex:
     """A collection's rows in a folder. Made by :func:`open_index`; usable in a ``with`` block."""
 
     def __init__(self, store: Store, recipe: Recipe | None = None) -> None:
         self._store = store
         self._asked = recipe
-        self._gallery: _Gallery | None = None
+        self._gallery: Gallery | None = None
 
     def __enter__(self) -> LocalIndex:
         return self
@@ -160,46 +133,66 @@ class LocalIndex:
             report.whitening = layer.learn_if_due(self._store, self.recipe)
         return report
 
-    def search(self, rows: Float[np.ndarray, "q d"], *, k: int, threshold: float | None = None) -> list[list[Hit]]:
-        """The most similar pictures for each query row, exactly, by falling similarity.
+    def search(
+        self,
+        rows: Float[np.ndarray, "q d"],
+        *,
+        k: int,
+        threshold: float | None = None,
+        expansion: str | None = None,
+        reranking: str = "none",
+    ) -> list[list[Hit]]:
+        """The most similar pictures for each query row, exactly, best first.
 
         Args:
             rows: as :meth:`Describer.describe` gives them, before whitening.
             k: at most so many for each query.
             threshold: leave out what is less similar.
+            expansion: a name in ``coocnet.ranking.EXPANSIONS``, or "none"; the recipe's if not given.
+            reranking: a name in ``coocnet.ranking.RERANKINGS``: of the 100 most similar, or k if that is more. It is
+                prepared at the first such search, which for a large collection takes minutes.
 
         Returns:
             One list for each row; equal similarities are in order of path.
 
         Raises:
-            InputError: k below 1, a threshold that is no number, or rows that no describer gives.
+            InputError: k below 1, a threshold that is no number, rows that no describer gives, an unknown name, or
+                an expansion by similarities of rows that were never whitened.
         """
         _check_count(k)
-        if threshold is not None and not math.isfinite(threshold):
-            raise InputError(f"a threshold is a number, got {threshold}")
+        _check_threshold(threshold)
         gallery = self._current_gallery()
         queries = _checked_rows(rows, int(self._store.meta("dim") or 0))
         if not gallery.paths:
             return [[] for _ in queries]
-        if gallery.whitening is not None:
-            queries = gallery.whitening.apply(queries)
-        found = []
-        for start in range(0, len(queries), _QUERIES_AT_ONCE):
-            similarities = queries[start : start + _QUERIES_AT_ONCE] @ gallery.rows.T
-            found += [_best(gallery, one, k, threshold) for one in similarities]
-        return found
+        chosen = self.recipe.expansion if expansion is None else expansion
+        found = gallery.find(queries, self.recipe, k=k, threshold=threshold, expansion=chosen, reranking=reranking)
+        return list(found)
 
-    def describer(self, *, device: str | None = None, progress: Progress | None = None) -> Describer:
+    def describer(
+        self,
+        *,
+        device: str | None = None,
+        scales: tuple[float, ...] | None = None,
+        progress: Progress | None = None,
+    ) -> Describer:
         """A describer whose rows belong in this index.
 
+        Args:
+            device: see :class:`~coocnet.describe.Describer`.
+            scales: describe queries at these instead of the recipe's; such rows are to be searched, not stored.
+            progress: called during a download.
+
         Raises:
+            RecipeError: scales that cannot be.
             WeightsError: the weights are missing or damaged.
             RecipeMismatchError: the weights found are not those the index was made with.
         """
         from coocnet.describe import Describer as Loaded  # noqa: PLC0415 - loads torch, only where needed
 
         recipe = self.recipe
-        loaded = Loaded(recipe, device=device, progress=progress)
+        described = recipe if scales is None else recipe.replace(scales=scales)
+        loaded = Loaded(described, device=device, progress=progress)
         self._store.check_recipe(recipe)
         self._store.check_weights(loaded.weights_sha256)
         return loaded
@@ -214,7 +207,14 @@ class LocalIndex:
 
     def holds(self, path: str | os.PathLike[str]) -> bool:
         """Whether this file is one of the collection's."""
-        return self._store.holds(os.path.realpath(path)) or self._store.holds(os.path.abspath(path))
+        folder, name = os.path.split(os.path.abspath(path))
+        names = (os.path.realpath(path), os.path.join(folder, name), os.path.join(os.path.realpath(folder), name))
+        return any(self._store.holds(one) for one in names)
+
+    def whitening(self) -> Whitening | None:
+        """The whitening that a search uses, or None."""
+        stored = layer.in_force(self._store, self.recipe)
+        return None if stored is None else stored.whitening
 
     def use_whitening(self, whitening: Whitening | Literal["auto"] | None) -> None:
         """Puts a given whitening in force, as a new version above the stored rows.
@@ -224,17 +224,23 @@ class LocalIndex:
                 learned from now on; "auto" to leave it to the recipe again.
 
         Raises:
+            InputError: something else.
             WhiteningError: it was fitted on rows of another recipe or other weights.
             IndexBusyError: another process is synchronising this index.
         """
-        if isinstance(whitening, Whitening):
-            weights = self._store.weights_sha256 or whitening.provenance.get("weights_sha256", "")
-            whitening.check_fits(self.recipe.row_fingerprint(), weights)
+        wanted: object = whitening
+        if not (wanted is None or isinstance(wanted, Whitening) or (isinstance(wanted, str) and wanted == "auto")):
+            raise InputError(
+                f"a whitening is a Whitening, None or 'auto', got {wanted!r}; read a file by Whitening.load"
+            )
         with sole_writer(self._store):
-            if isinstance(whitening, str):
-                self._store.forget_whitening()
+            self._store.adopt(self._recipe_with_known_weights())
+            if isinstance(whitening, Whitening):
+                self._put_given(whitening)
+            elif whitening is None:
+                self._store.put_whitening(None, learned_here=False)
             else:
-                self._store.put_whitening(whitening, learned_here=False)
+                self._store.forget_whitening()
         self._gallery = None
 
     def fit_whitening(self, *, dim: int | None = None, shrinkage: float | None = None) -> Whitening:
@@ -250,7 +256,7 @@ class LocalIndex:
         return layer.fit(self._store, self.recipe, dim=dim, shrinkage=shrinkage)
 
     def learn_whitening(self, *, dim: int | None = None, shrinkage: float | None = None) -> Whitening:
-        """Fits a PCA-whitening on the pictures here and puts it in force; arguments as :meth:`fit_whitening`.
+        """Fits a PCA-whitening on the pictures here and puts it in force, as if given; arguments as for fitting.
 
         Raises:
             WhiteningError: too few pictures for what is asked.
@@ -258,7 +264,7 @@ class LocalIndex:
         """
         with sole_writer(self._store):
             fitted = self.fit_whitening(dim=dim, shrinkage=shrinkage)
-            self._store.put_whitening(fitted, learned_here=True)
+            self._store.put_whitening(fitted, learned_here=False)
         self._gallery = None
         return fitted
 
@@ -266,7 +272,7 @@ class LocalIndex:
         """What the index holds, and how it was made."""
         store = self._store
         with store.snapshot():
-            stored = store.whitening()
+            stored = layer.in_force(store, self.recipe)
             files = store.location.glob(f"{DATABASE_NAME}*")
             return IndexInfo(
                 location=str(store.location),
@@ -282,6 +288,14 @@ class LocalIndex:
                 made=store.meta("made") or "",
                 skipped=store.skipped(),
             )
+
+    def _put_given(self, whitening: Whitening) -> None:
+        store = self._store
+        weights = store.weights_sha256 or whitening.provenance.get("weights_sha256", "")
+        whitening.check_fits(self.recipe.row_fingerprint(), weights, int(store.meta("dim") or 0))
+        held = store.whitening()
+        if held is None or held.learned_here or held.whitening.to_bytes() != whitening.to_bytes():
+            store.put_whitening(whitening, learned_here=False)
 
     def _recipe_with_known_weights(self) -> Recipe:
         """The recipe to store: it names the weights anew only where the file there is known to be the same."""
@@ -300,26 +314,33 @@ class LocalIndex:
         if describer is None:
             return self.describer()
         given = describer() if callable(describer) else describer
+        if not hasattr(given, "stream"):
+            raise InputError(f"a describer is a Describer, or a function that makes one, got {given!r}")
         if given.recipe.row_fingerprint() != self.recipe.row_fingerprint():
             raise mismatch(self._store.location, self.recipe, given.recipe)
         return given
 
-    def _current_gallery(self) -> _Gallery:
+    def _current_gallery(self) -> Gallery:
         if self._gallery is None or self._gallery.generation != self._store.generation():
             with self._store.snapshot():
                 generation = self._store.generation()
                 self._store.check_recipe(self.recipe)
                 paths, digests, rows = self._store.matrix()
-                whitening = layer.in_force(self._store, self.recipe)
+                whitening = self.whitening()
             if whitening is not None:
                 rows = whitening.apply(rows)
-            self._gallery = _Gallery(generation, whitening, paths, digests, rows)
+            self._gallery = Gallery(generation, whitening, paths, digests, rows)
         return self._gallery
 
 
 def _check_count(k: object) -> None:
     if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:
         raise InputError(f"k is a whole number of at least 1, got {k!r}")
+
+
+def _check_threshold(threshold: object) -> None:
+    if threshold is not None and not (isinstance(threshold, Real) and math.isfinite(threshold)):
+        raise InputError(f"a threshold is a number, got {threshold!r}")
 
 
 def _checked_rows(rows: np.ndarray, dim: int) -> np.ndarray:
@@ -337,19 +358,6 @@ def _checked_rows(rows: np.ndarray, dim: int) -> np.ndarray:
     return given.astype(np.float32)
 
 
-def _best(gallery: _Gallery, similarities: np.ndarray, k: int, threshold: float | None) -> list[Hit]:
-    count = min(k, len(similarities))
-    least = np.partition(similarities, -count)[-count]
-    if threshold is not None:
-        least = max(least, threshold)
-    candidates = np.flatnonzero(similarities >= least)
-    order = candidates[np.argsort(-similarities[candidates], kind="stable")][:count]
-    return [
-        Hit(rank, gallery.paths[at], float(similarities[at]), gallery.digests[at])
-        for rank, at in enumerate(order, start=1)
-    ]
-
-
 def open_index(location: str | os.PathLike[str], recipe: Recipe | None = None) -> LocalIndex:
     """Opens the index at ``location``, a folder; makes it if a recipe is given and there is none.
 
@@ -365,8 +373,9 @@ def open_index(location: str | os.PathLike[str], recipe: Recipe | None = None) -
         IndexFileError: not one that can be opened; see :mod:`coocnet.errors`.
         RecipeMismatchError: the index holds rows of another recipe.
     """
-    if "://" in os.fspath(location):
-        raise InputError(f"an index is a folder on this machine, got {os.fspath(location)!r}")
+    place: object = location
+    if not isinstance(place, str | os.PathLike) or "://" in os.fspath(place) or "\0" in os.fspath(place):
+        raise InputError(f"an index is a folder on this machine, got {place!r}")
     if recipe is not None and not isinstance(recipe, Recipe):
         raise InputError(f"a recipe is a Recipe, got {recipe!r}; load one with Recipe.load({str(recipe)!r})")
     return LocalIndex(Store.open(location, recipe), recipe)

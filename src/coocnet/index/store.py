@@ -80,6 +80,14 @@ class Store:
         """The index's folder."""
         return self._database.location
 
+    def check_in_place(self) -> None:
+        """Refuses to go on where the index is no longer at its place.
+
+        Raises:
+            IndexStorageError: it was moved or deleted.
+        """
+        self._database.check_in_place()
+
     def close(self) -> None:
         """Closes the connection; the index is complete on disk after every call anyway."""
         self._database.close()
@@ -161,7 +169,7 @@ class Store:
         self.check_weights(weights_sha256)
         held = self.whitening()
         if held is not None:
-            held.whitening.check_fits(recipe.row_fingerprint(), weights_sha256)
+            held.whitening.check_fits(recipe.row_fingerprint(), weights_sha256, dim)
         with self._changing() as db:
             for key, value in (("recipe", recipe.to_toml()), ("weights_sha256", weights_sha256), ("dim", str(dim))):
                 put_meta(db, key, value)
@@ -215,7 +223,8 @@ class Store:
         """Notes that ``root`` was looked through, and which files below it were left out and why."""
         below = os.fsencode(os.path.join(root, ""))
         with self._database.writing() as db:
-            db.execute("DELETE FROM skipped WHERE substr(path, 1, ?) = ?", (len(below), below))
+            same_or_below = (os.fsencode(root), len(below), below)
+            db.execute("DELETE FROM skipped WHERE path = ? OR substr(path, 1, ?) = ?", same_or_below)
             db.executemany(
                 "INSERT OR REPLACE INTO skipped (path, reason) VALUES (?, ?)",
                 ((os.fsencode(path), reason) for path, reason in skipped.items()),

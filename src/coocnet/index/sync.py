@@ -7,6 +7,7 @@ costs at most that much; the next run finds by stamp and by content what is alre
 from __future__ import annotations
 
 import os
+import stat
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -18,7 +19,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from coocnet.data.images import Picture, content_digest, decode, read_bytes
-from coocnet.data.walk import FileStamp, FoundFile, Walk, walk
+from coocnet.data.walk import FileStamp, FoundFile, Walk, real_folder, walk
 from coocnet.errors import ImageError, IndexBusyError, IndexStorageError, InputError, printable
 from coocnet.index.database import LOCK_NAME
 from coocnet.index.store import Described, Store
@@ -126,6 +127,7 @@ def synchronise(
         store.note_sync(found.root, {error.path: error.reason for error in run.report.skipped})
     else:
         store.forget_folder(found.root)
+    run.report.dropped += _drop_former_name(store, folder, found.root)
     run.report.time_s = time.monotonic() - started
     return run.report
 
@@ -234,11 +236,11 @@ def _look_through(
     folder: str | os.PathLike[str], store: Store, allow_empty: bool
 ) -> tuple[Walk, dict[str, FileStamp]]:
     """What the folder holds now, and what is stored of it."""
-    root = os.path.realpath(os.path.expanduser(os.fspath(folder)))
+    root = real_folder(folder)
     stored = store.pictures_below(root)
-    known = bool(stored) or any(folder.path == root for folder in store.folders())
+    known = bool(stored) or any(one.path == root for one in store.folders())
     try:
-        found = Walk(root) if known and allow_empty and not os.path.lexists(root) else walk(root)
+        found = Walk(root) if known and allow_empty and _is_gone(root) else walk(root)
     except InputError as error:
         if not stored:
             raise
@@ -248,9 +250,31 @@ def _look_through(
     return found, stored
 
 
+def _is_gone(root: str) -> bool:
+    """Whether there is certainly no folder of this name, which is not the same as one that cannot be reached."""
+    try:
+        return not stat.S_ISDIR(os.stat(root).st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        return False
+
+
+def _drop_former_name(store: Store, folder: str | os.PathLike[str], root: str) -> int:
+    """Where a folder of the collection was replaced by a link to another, its pictures go by their real names now."""
+    literal = os.path.abspath(os.path.expanduser(folder))
+    if literal == root or all(one.path != literal for one in store.folders()):
+        return 0
+    former = store.pictures_below(literal)
+    store.drop(former)
+    store.forget_folder(literal)
+    return len(former)
+
+
 @contextmanager
 def sole_writer(store: Store) -> Iterator[None]:
     """Holds the index against a second sync; the system releases it however this process ends."""
+    store.check_in_place()
     lock = FileLock(store.location / LOCK_NAME, timeout=0)
     try:
         lock.acquire()

@@ -4,6 +4,8 @@ Maps are ``(b, d, h, w)``: images, channels, rows, columns. Half-precision maps 
 and returned in their own dtype. Nothing here reads a file or holds a parameter.
 """
 
+from coocnet.ops.bilinear import Sketch, bilinear, compact_bilinear, compact_bilinear_by_fft, signed_root
+from coocnet.ops.context import centred_cooccurrence_pair, context, context_pooling
 from coocnet.ops.cooccurrence import (
     Quantile,
     Threshold,
@@ -28,24 +30,36 @@ from coocnet.ops.pooling import (
     unit_rows,
 )
 from coocnet.ops.priors import centre_prior, top_down_prior
+from coocnet.ops.shih import reduce_channels, shih_tensor, shih_vector
 
 __all__ = [
     "Quantile",
+    "Sketch",
     "Threshold",
     "activation_mask",
+    "bilinear",
     "centre_prior",
+    "centred_cooccurrence_pair",
     "chco",
     "chco_sct",
     "chco_weights",
+    "compact_bilinear",
+    "compact_bilinear_by_fft",
+    "context",
+    "context_pooling",
     "crow",
     "direct_cooccurrence",
     "direct_filter",
     "filtered_cooccurrence",
     "gem",
     "mac",
+    "reduce_channels",
     "rmac",
     "sct",
     "sct_weights",
+    "shih_tensor",
+    "shih_vector",
+    "signed_root",
     "spoc",
     "top_down_prior",
     "ucrow",

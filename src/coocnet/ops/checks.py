@@ -58,6 +58,22 @@ def need_filter(weight: object, a: Tensor) -> None:
         )
 
 
+def need_tensor(name: str, value: object, shape: tuple[int | None, ...], a: Tensor) -> None:
+    """``value`` is a tensor of this shape, None for any length ≥ 1, with the dtype and device of the map ``a``.
+
+    Raises:
+        InputError: anything else.
+    """
+    if not (
+        isinstance(value, Tensor)
+        and value.ndim == len(shape)
+        and all(has == want or (want is None and has > 0) for has, want in zip(value.shape, shape, strict=True))
+        and (value.dtype, value.device) == (a.dtype, a.device)
+    ):
+        sides = ", ".join("any" if side is None else str(side) for side in shape)
+        raise InputError(f"{name} is a tensor ({sides}), {a.dtype} on {a.device} like the map; got {told(value)}")
+
+
 def need_rows(rows: object) -> None:
     """Rows are (n, dim), floating point, dim ≥ 1.
 

@@ -1,0 +1,154 @@
+"""Poolings beyond the paper: cells weighted by their co-occurrence context, and centred co-occurrence.
+
+These are ours. They start from the co-occurrence tensor of Forcén et al. 2020 (eqs. 3, 7) and keep what carries it.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from coocnet.ops.checks import need_like, need_map, need_positive, need_tensor
+from coocnet.ops.cooccurrence import activation_mask, window_sum
+from coocnet.ops.pooling import _power
+from coocnet.ops.precision import in_float32
+
+_ROUNDINGS = 32
+
+
+@in_float32
+def context(
+    a: Float[Tensor, "n d h w"],
+    *,
+    radius_cells: int,
+    mask: Float[Tensor, "n d h w"] | Bool[Tensor, "n d h w"] | None = None,
+) -> Float[Tensor, "n h w"]:
+    r"""The co-occurrence context of a cell: all that is active in the window around it, no channel left out.
+
+        T = box( Σ_k X_k ),  X = a·ρ, box the (2r+1)² window sum, zero outside the map
+
+    Derivation: the direct co-occurrence tensor is CT_k = ρ_k · (T − box(X_k)) / (D − 1). With hundreds of channels
+    box(X_k) is a small part of T, so CT_k ≈ ρ_k · T / (D − 1): one map T says almost all, and ρ where it counts.
+
+    Used as the weights of :func:`coocnet.ops.bilinear` or its sketch it gives BP(A, A∘T) = Σ_p T_p a_p a_pᵀ: the
+    bilinear pooling with the co-occurrence tensor, BP(A, CT), with the values of the map for its mask.
+
+    Args:
+        a: feature map, any float dtype.
+        radius_cells: r in cells, ≥ 0, may exceed the map.
+        mask: ρ; None for the paper's threshold, the image's mean.
+
+    Returns:
+        T in the dtype of ``a``; ≥ 0 where ``a`` is, 0 where nothing is active near.
+
+    Raises:
+        InputError: no map, ``radius_cells`` is no whole number ≥ 0, or a mask of another shape or device.
+
+    Example:
+        >>> context(torch.tensor([[[[4.0, 0.0, 0.0]], [[0.0, 2.0, 0.0]]]]), radius_cells=1)
+        tensor([[[6., 6., 2.]]])
+    """
+    need_map(a)
+    if mask is None:
+        mask = activation_mask(a)
+    need_like("mask", mask, a, same_dtype=False)
+    return window_sum((a * mask.to(a.dtype)).sum(1, keepdim=True), radius_cells)[:, 0]
+
+
+@in_float32
+def context_pooling(
+    a: Float[Tensor, "n d h w"],
+    *,
+    radius_cells: int,
+    mask: Float[Tensor, "n d h w"] | Bool[Tensor, "n d h w"] | None = None,
+    context_power: float = 2.0,
+    power: float = 1.5,
+) -> Float[Tensor, "n d"]:
+    r"""Context pooling: a generalised sum over the cells in which cells of rich context count more.
+
+        d_k = ( Σ_p T_p^g A_kp^q )^(1/q),  T of :func:`context` over its maximum in the image
+
+    Derivation: ChCO-SCT and uCroW are sums of A under spatial weights, GeM is a power mean under none. This is the
+    power mean under the co-occurrence context: the q-norm over the cells of A_k · T^(g/q), as it is computed.
+
+    Dividing T by its maximum divides a row by one number, which the L2 norm would remove; a map that is c times as
+    bright has a row c times as long. Activations and contexts below 0 count as 0.
+
+    Args:
+        a: feature map.
+        radius_cells: r of the context in cells, ≥ 0.
+        mask: ρ of the context; None for the image's mean.
+        context_power: g > 0. Small g tends to the power sum without context.
+        power: q > 0. Large q tends to the maximum of A where there is context at all.
+
+    Returns:
+        d in the dtype of ``a``, not normalised; zero where nothing is active, as in a constant map.
+
+    Raises:
+        InputError: no map, ``radius_cells`` is no whole number ≥ 0, a mask of another shape or device, or g or q is
+            no finite number above 0.
+    """
+    need_positive("context_power", context_power)
+    need_positive("power", power)
+    t = context(a, radius_cells=radius_cells, mask=mask).clamp(min=0)
+    most = t.amax(dim=(1, 2), keepdim=True)
+    weights = _power(t / torch.where(most > 0, most, 1), context_power / power)
+    weighted = a.clamp(min=0) * weights[:, None]
+    # Dividing by each channel's maximum keeps the powers within the floats.
+    top = weighted.detach().amax(dim=(2, 3), keepdim=True)
+    top = torch.where(top > 0, top, 1)
+    return _power(_power(weighted / top, power).sum(dim=(2, 3)), 1 / power) * top[:, :, 0, 0]
+
+
+def centred_cooccurrence_pair(
+    a: Float[Tensor, "n d h w"], *, radius_cells: int = 1, mean: Float[Tensor, " d"] | None = None
+) -> tuple[Float[Tensor, "n d h w"], Float[Tensor, "n d h w"]]:
+    r"""The two factors of centred co-occurrence: (A − m, box(A − m)), for :func:`coocnet.ops.bilinear`.
+
+        B = Σ_p ω_p (a_p − m) ( box(A − m) )_pᵀ,  m a number per channel
+
+    Derivation: without m, Σ_p a_p (box A)_pᵀ counts which channels fire within r of each other, most of which is
+    what their means alone would give. Taking m away leaves the covariance of channel k at a cell with channel l in
+    the window around it: which channels fire together more than each of them fires. Zero padding then says that the
+    outside is the mean.
+
+    Meant to be weighted by ω = S / ΣS, S = Σ_k CT_k of the direct co-occurrence tensor, which is
+    ``sct_weights(ct, a_norm=1, b_root=1)``, and zero where nothing co-occurs.
+
+    Args:
+        a: feature map.
+        radius_cells: r of the box in cells, ≥ 0.
+        mean: m, learned on other pictures; None for the image's own mean over its cells, with which a channel that
+            is constant becomes exactly 0, and a window that holds the whole map sums to exactly 0. Which is better
+            depends on the network; the learned one is safer.
+
+    Returns:
+        Both factors in shape and dtype as ``a``; half precision is computed in float32.
+
+    Raises:
+        InputError: no map, ``radius_cells`` is no whole number ≥ 0, or a mean that is not (d,) with the map's dtype
+            and device.
+    """
+    need_map(a)
+    wide = _wide(a)
+    if mean is not None:
+        mean = _wide(mean)
+        need_tensor("mean", mean, (a.shape[1],), wide)
+    centred = _centred(wide, mean)
+    around = window_sum(centred, radius_cells)
+    # Where a window holds the whole map, its sum is 0 but for rounding, which an L2 norm would blow up to a row.
+    noise = _ROUNDINGS * torch.finfo(wide.dtype).eps * window_sum(centred.detach().abs(), radius_cells)
+    return centred.to(a.dtype), torch.where(around.detach().abs() > noise, around, 0).to(a.dtype)
+
+
+def _centred(a: Tensor, mean: Tensor | None) -> Tensor:
+    if mean is not None:
+        return a - mean[:, None, None]
+    # Counted from the first cell, the mean of a constant channel has no rounding.
+    from_first = a - a[:, :, :1, :1].detach()
+    return from_first - from_first.mean(dim=(2, 3), keepdim=True)
+
+
+def _wide(x: Tensor) -> Tensor:
+    return x.float() if getattr(x, "dtype", None) in {torch.float16, torch.bfloat16} else x

@@ -1,0 +1,73 @@
+"""Everything after the descriptor, on numpy arrays of unit rows: nearest rows, query expansion, re-ranking.
+
+Rows are float32, (n, d), of length 1, or 0 where a picture is blank; what is expanded or re-ranked should be
+whitened. Nothing here holds an n × n matrix: 100,000 rows of 512 numbers take a few hundred megabytes beside
+themselves. The numbers of neighbours and the exponents are those of the papers named, or ours where a paper is
+silent; they are never to be chosen on the pictures that a method is judged on. All of these lift what has many
+pictures in the collection; a thing with a single one is often pushed down, most by average expansion and the two
+re-rankings, least by augmentation and weighted expansion.
+
+::
+
+    queries = EXPANSIONS["alpha-qe"](rows, queries)
+    found = neighbours(rows, queries, k=10)
+
+    prepared = RERANKINGS["reciprocal"](rows)         # once for a collection
+    found = prepared.rank(queries, k=10)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+import numpy as np
+from jaxtyping import Float
+
+from coocnet.ranking.diffusion import Diffusion
+from coocnet.ranking.expansion import alpha_expansion, augment_database, average_expansion, mean_similarity
+from coocnet.ranking.nearest import Ranked, neighbours
+from coocnet.ranking.reciprocal import Reciprocal, reciprocal_rerank
+
+
+class Expansion(Protocol):
+    """New query rows from the database rows and the query rows; keywords have defaults."""
+
+    def __call__(
+        self,
+        rows: Float[np.ndarray, "n d"],
+        queries: Float[np.ndarray, "q d"],
+        *,
+        n: int = ...,
+        whitened: bool | None = ...,
+    ) -> Float[np.ndarray, "q d"]:
+        """The queries, each moved towards its n nearest rows; ``whitened`` says what the caller knows of the rows."""
+        ...
+
+
+class Reranking(Protocol):
+    """What is prepared once from a collection's rows and then ranks them for any query."""
+
+    def rank(self, queries: Float[np.ndarray, "q d"], *, k: int = ...) -> Ranked:
+        """The k best rows for each query, best first; a larger score is better."""
+        ...
+
+
+EXPANSIONS: dict[str, Expansion] = {"aqe": average_expansion, "alpha-qe": alpha_expansion}
+RERANKINGS: dict[str, Callable[..., Reranking]] = {"reciprocal": Reciprocal.build, "diffusion": Diffusion.build}
+
+__all__ = [
+    "EXPANSIONS",
+    "RERANKINGS",
+    "Diffusion",
+    "Expansion",
+    "Ranked",
+    "Reciprocal",
+    "Reranking",
+    "alpha_expansion",
+    "augment_database",
+    "average_expansion",
+    "mean_similarity",
+    "neighbours",
+    "reciprocal_rerank",
+]
