@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from coocnet.cli import main
 from coocnet.recipe import PRESETS, Recipe
 
 
@@ -28,9 +29,32 @@ def coocnet(folder: Path, *arguments: object, **environment: str) -> subprocess.
 
 
 @pytest.fixture
-def run(tmp_path: Path):
+def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    """Runs the command in a folder as :func:`coocnet` does, within this process, which has loaded torch already."""
+
+    def in_this_process(folder: Path, *arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+        status: int | str | None = 0
+        with monkeypatch.context() as patched:
+            patched.chdir(folder)
+            patched.setattr(sys, "argv", ["coocnet", *map(str, arguments)])
+            patched.setenv("OMP_WAIT_POLICY", "PASSIVE")
+            for name, value in environment.items():
+                patched.setenv(name, value)
+            capsys.readouterr()
+            try:
+                main()
+            except SystemExit as ended:
+                status = ended.code
+        written = capsys.readouterr()
+        return subprocess.CompletedProcess(arguments, int(status or 0), written.out, written.err)
+
+    return in_this_process
+
+
+@pytest.fixture
+def run(command, tmp_path: Path):
     """Runs the command in a new folder of its own."""
-    return partial(coocnet, tmp_path)
+    return partial(command, tmp_path)
 
 
 @pytest.fixture
@@ -54,7 +78,8 @@ def library(tmp_path_factory: pytest.TempPathFactory, scenes, random_weights: Pa
     return folder
 
 
-def test_index_search_montage_heatmap_and_info_work_together(run, photos, recipe_file, tmp_path, scenes) -> None:
+def test_index_search_montage_heatmap_and_info_work_together(photos, recipe_file, tmp_path, scenes) -> None:
+    run = partial(coocnet, tmp_path)
     done = run("index", photos, "--recipe", recipe_file)
     assert done.returncode == 0, done.stderr
     assert "18 added" in done.stdout
@@ -79,8 +104,8 @@ def test_index_search_montage_heatmap_and_info_work_together(run, photos, recipe
     assert Recipe.from_toml(info["toml"]).name == "quick"
 
 
-def test_json_is_for_programs(library: Path) -> None:
-    run = partial(coocnet, library)
+def test_json_is_for_programs(command, library: Path) -> None:
+    run = partial(command, library)
     query = sorted((library / "photos").iterdir())[4]
     done = run("search", query, "--json", "-k", "2", "--threshold", "0.5")
     answer = json.loads(done.stdout)
@@ -103,8 +128,8 @@ def test_a_known_picture_is_found_without_loading_torch(library: Path) -> None:
     assert json.loads(done.stdout)["hits"]
 
 
-def test_a_box_searches_for_the_part(library: Path) -> None:
-    run = partial(coocnet, library)
+def test_a_box_searches_for_the_part(command, library: Path) -> None:
+    run = partial(command, library)
     query = sorted((library / "photos").iterdir())[0]
     whole, part = (
         json.loads(run("search", query, "--json", *extra).stdout)["hits"] for extra in ((), ("--box", "20,10,90,80"))
@@ -169,8 +194,8 @@ def test_a_box_searches_for_the_part(library: Path) -> None:
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
-def test_wrong_use_is_answered_in_words(library: Path, arguments, status, says) -> None:
-    done = coocnet(library, *arguments)
+def test_wrong_use_is_answered_in_words(command, library: Path, arguments, status, says) -> None:
+    done = command(library, *arguments)
     assert done.returncode == status, done.stderr
     assert says in done.stderr
     assert "Traceback" not in done.stderr
@@ -186,25 +211,25 @@ def test_skipped_files_are_named_and_the_run_goes_on(run, photos: Path, recipe_f
     assert "broken [x].jpg: not a picture" in run("info").stdout
 
 
-def test_a_similarity_is_explained_in_a_picture(library: Path, tmp_path: Path) -> None:
+def test_a_similarity_is_explained_in_a_picture(command, library: Path, tmp_path: Path) -> None:
     query, result = sorted((library / "photos").iterdir())[:2]
-    whole = json.loads(coocnet(library, "search", query, "-k", "18", "--json").stdout)["hits"]
+    whole = json.loads(command(library, "search", query, "-k", "18", "--json").stdout)["hits"]
     similarity = next(hit["similarity"] for hit in whole if hit["path"] == str(result))
-    done = coocnet(library, "explain", query, result, "-o", tmp_path / "why.png")
+    done = command(library, "explain", query, result, "-o", tmp_path / "why.png")
     assert done.returncode == 0, done.stderr
     assert f"Similarity {similarity:.3f}." in done.stdout
     with Image.open(tmp_path / "why.png") as image:
         assert image.width > 300
-    boxed = coocnet(library, "explain", query, result, "-o", tmp_path / "why.png", "--box", "20,10,90,80")
+    boxed = command(library, "explain", query, result, "-o", tmp_path / "why.png", "--box", "20,10,90,80")
     assert f"Similarity {similarity:.3f}." not in boxed.stdout
-    assert "to be read" in coocnet(library, "explain", query, result, "-o", result).stderr
+    assert "to be read" in command(library, "explain", query, result, "-o", result).stderr
 
 
-def test_search_options_reach_the_search(library: Path) -> None:
+def test_search_options_reach_the_search(command, library: Path) -> None:
     query = sorted((library / "photos").iterdir())[0]
 
     def found(*options: str) -> list[tuple[str, float]]:
-        done = coocnet(library, "search", query, "-k", "18", "--json", *options)
+        done = command(library, "search", query, "-k", "18", "--json", *options)
         assert done.returncode == 0, done.stderr
         return [(hit["path"], hit["similarity"]) for hit in json.loads(done.stdout)["hits"]]
 
@@ -269,10 +294,10 @@ def test_no_output_takes_the_place_of_what_is_read(
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".coocnet")]
 
 
-def test_text_that_the_terminal_cannot_take_is_escaped(run, photos: Path, recipe_file: Path) -> None:
+def test_text_that_the_terminal_cannot_take_is_escaped(run, photos: Path, recipe_file: Path, tmp_path: Path) -> None:
     sorted(photos.iterdir())[0].rename(photos / "日本.jpg")
     assert run("index", photos, "--recipe", recipe_file).returncode == 0
-    done = run("search", photos / "日本.jpg", "-k", "1", PYTHONIOENCODING="ascii")
+    done = coocnet(tmp_path, "search", photos / "日本.jpg", "-k", "1", PYTHONIOENCODING="ascii")
     assert done.returncode == 0, done.stderr
     assert r"\u65e5\u672c.jpg" in done.stdout
     refused = run("index", photos, "--recipe", recipe_file, "--device", "\x1b[31mX", "--verify-content")

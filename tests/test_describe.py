@@ -43,11 +43,11 @@ def test_rows_are_unit_length_float32_in_the_order_of_the_paths(recipe: Recipe, 
 
 
 @pytest.mark.parametrize("pooling", POOLINGS)
-@pytest.mark.parametrize("batch_size", [1, 2, 3, 16])
+@pytest.mark.parametrize("batch_size", [2, 16])
 def test_a_row_is_the_same_alone_and_in_any_batch(
     recipe: Recipe, pictures: list[Path], pooling: str, batch_size: int
 ) -> None:
-    changed = recipe.replace(pooling=pooling)
+    changed = recipe.replace(pooling=pooling, cooccurrence=Cooccurrence(radius_cells=1))
     alone = np.concatenate([Describer(changed).describe([path]) for path in pictures])
     together = Describer(changed, batch_size=batch_size).describe(pictures)
     np.testing.assert_allclose(together, alone, atol=2e-6)

@@ -72,6 +72,11 @@ class Whitening:
                 "Fit one on rows of this recipe, or use none."
             )
 
+    def equals(self, other: Whitening) -> bool:
+        """Whether the other has the same numbers and the same provenance."""
+        arrays = ((self.mean, other.mean), (self.projection, other.projection))
+        return self.provenance == other.provenance and all(np.array_equal(one, two) for one, two in arrays)
+
     def to_bytes(self) -> bytes:
         """The whitening as a safetensors file's bytes."""
         tensors = {"mean": self.mean, "projection": self.projection}

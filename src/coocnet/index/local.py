@@ -294,7 +294,7 @@ class LocalIndex:
         weights = store.weights_sha256 or whitening.provenance.get("weights_sha256", "")
         whitening.check_fits(self.recipe.row_fingerprint(), weights, int(store.meta("dim") or 0))
         held = store.whitening()
-        if held is None or held.learned_here or held.whitening.to_bytes() != whitening.to_bytes():
+        if held is None or held.learned_here or not held.whitening.equals(whitening):
             store.put_whitening(whitening, learned_here=False)
 
     def _recipe_with_known_weights(self) -> Recipe:
