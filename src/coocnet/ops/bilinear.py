@@ -127,8 +127,8 @@ def compact_bilinear(
         InputError: no map, a ``b`` or weights of another shape, dtype or device, or no sketch for d channels.
 
     Cost: d²·hw multiply-adds and d² numbers at a time, where the usual form has some hw·dim·log(dim) operations. At
-    512 channels and 8192 numbers it is far ahead of any Fourier form; at 2048 channels it is ahead of the usual one
-    and even with :func:`compact_bilinear_by_fft` of 64 cells at a time (see benchmarks/bilinear.py).
+    512 channels and 8192 numbers it is far ahead of any Fourier form; at 2048 channels it is still ahead of the usual
+    one, but behind :func:`compact_bilinear_by_fft` of 64 cells at a time (see benchmarks/bilinear.py).
     """
     left, right = _sides(a, b, weights)
     _need_sketch(sketch, a)
@@ -165,7 +165,7 @@ def compact_bilinear_by_fft(
         weights: a weight per cell; None for 1.
         inverse_per_cell: take F⁻¹ of every cell and sum then, as most published code does.
         cells_at_once: cells that are transformed together; None for all, as most published code does. Some 64
-            stay within a processor's cache, which is more than twice as fast.
+            stay within a processor's cache, which is about twice as fast.
 
     Returns:
         y, equal to the other form within rounding.

@@ -32,8 +32,8 @@ def shih_vector(a: Float[Tensor, "n d h w"], *, radius_cells: int, block: int = 
     Moving one map by o or the other by −o is the same, and the offsets contain both: c(k, w) = c(w, k). So the
     row holds the pairs k ≤ w once, in the order (0, 0), (0, 1) … (0, d−1), (1, 1) … (d−1, d−1).
 
-    The paper says no more than this. The authors' published code, for an r of 5, also blurs the moved map by a
-    3×3 Gaussian, which is left out here, and writes both (k, w) and (w, k).
+    Equation 1 of Forcén et al. says no more than this. The original authors' published code, with r = 5, also blurs
+    the moved map by a 3×3 Gaussian, which is left out here, and writes both (k, w) and (w, k).
 
     Args:
         a: feature map; see :func:`reduce_channels`, for the row grows with d².
