@@ -1,4 +1,4 @@
-"""Measures of a ranking against ground truth. Needs no model and no index: rankings in, numbers out."""
+"""Measures of a ranking against the truth of one query, and their means with intervals."""
 
 from __future__ import annotations
 
