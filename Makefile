@@ -1,4 +1,4 @@
-# make demo    set everything up and find some pictures        make demo PHOTOS=~/Pictures   in your own
+# make demo    set everything up and find some pictures        make demo PHOTOS=~/Pictures [OUTPUT=DIR]   in your own
 # make test    the tests          make check   lint, types, import direction          make bench   measure
 
 PYTHON ?= python3
@@ -9,7 +9,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --co
 .PHONY: demo test test-slow check bench clean
 
 demo: $(VENV)/.runs
-	@$(BIN)/python examples/demo.py $(if $(PHOTOS),--photos "$(PHOTOS)")
+	@$(BIN)/python examples/demo.py $(if $(PHOTOS),--photos "$(PHOTOS)") $(if $(OUTPUT),--output "$(OUTPUT)")
 
 test: $(VENV)/.develops
 	$(BIN)/python -m pytest

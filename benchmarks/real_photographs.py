@@ -1,4 +1,4 @@
-"""The main job on real photographs: indexed and searched as users do it, timed, and held against the table of methods.
+"""The main job on real photographs: indexed and searched as users do it, timed, held against the table of methods.
 
     python benchmarks/real_photographs.py DATA [--out results/real-photographs.json]
 
@@ -19,13 +19,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from photosets import Set, paintings, paris
 
 import coocnet
 from coocnet.describe import Describer
 from coocnet.evaluate import average_precision
 from coocnet.index import open_index
 from coocnet.recipe import Recipe
+from photosets import Set, paintings, paris
 
 TOLERANCE = 5e-3
 """Of an average precision: the other side's maps were held in float16, which may exchange two neighbours."""

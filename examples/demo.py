@@ -61,6 +61,19 @@ def real(path: Path) -> Path:
     return Path(os.path.realpath(os.path.expanduser(path)))
 
 
+def check_apart(output: Path, folder: Path) -> None:
+    """Refuses to write pictures where the next run would take them for photographs.
+
+    Raises:
+        InputError: the output lies within the photographs.
+    """
+    if output.is_relative_to(folder):
+        raise InputError(
+            f"the demo writes its pictures to {printable(output)}, which lies within your photographs in "
+            f"{printable(folder)}: name another folder, as in make demo PHOTOS=... OUTPUT=/tmp/demo"
+        )
+
+
 def index_place(output: Path, folder: Path, recipe: Recipe) -> Path:
     """A place of its own for each folder and recipe."""
     digest = hashlib.blake2b(os.fsencode(folder) + recipe.row_fingerprint().encode(), digest_size=4).hexdigest()
@@ -152,6 +165,8 @@ def main() -> int:
     given = parser.parse_args()
     output = real(given.output)
     try:
+        if given.photos:
+            check_apart(output, real(given.photos))
         recipe = choose_recipe()
         if given.photos:
             on_photographs(output, recipe, real(given.photos))

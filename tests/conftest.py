@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
+import jaxtyping
 import pytest
 import torch
 from safetensors.torch import save_file
 
 from coocnet.backbones import BACKBONES
+from coocnet.cli import main
 from coocnet.data.scenes import View, make_scenes
 from coocnet.describe import Describer
 from coocnet.recipe import Recipe
@@ -86,3 +92,47 @@ def photos(tmp_path: Path, scenes) -> Path:
 @pytest.fixture
 def place(tmp_path: Path) -> Path:
     return tmp_path / "photos.cooc"
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    """Runs the command in a folder, within this process, which has loaded torch already."""
+
+    def in_this_process(folder: Path, *arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+        status: int | str | None = 0
+        with monkeypatch.context() as patched:
+            patched.chdir(folder)
+            patched.setattr(sys, "argv", ["coocnet", *map(str, arguments)])
+            patched.setenv("OMP_WAIT_POLICY", "PASSIVE")
+            for name, value in environment.items():
+                patched.setenv(name, value)
+            capsys.readouterr()
+            try:
+                main()
+            except SystemExit as ended:
+                status = ended.code
+        written = capsys.readouterr()
+        return subprocess.CompletedProcess(arguments, int(status or 0), written.out, written.err)
+
+    return in_this_process
+
+
+@pytest.fixture
+def run(command, tmp_path: Path):
+    """Runs the command in a new folder of its own."""
+    return partial(command, tmp_path)
+
+
+@pytest.fixture
+def recipe_file(recipe: Recipe, tmp_path: Path) -> Path:
+    path = tmp_path / "quick.toml"
+    path.write_text(recipe.to_toml())
+    return path
+
+
+@pytest.fixture
+def unchecked() -> Iterator[None]:
+    """Arguments as a user without a type checker passes them: our own errors, not the checker's, have to speak."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)

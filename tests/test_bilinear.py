@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-import jaxtyping
 import numpy as np
 import pytest
 import torch
@@ -16,28 +13,19 @@ import reference
 import reference_second_order as oracle
 from coocnet import ops
 from coocnet.errors import InputError
+from maps import (
+    MAP,
+    TOLERANCES,
+    assert_near,
+    batch_of,
+    each_full_precision,
+    each_half_precision,
+    each_of_no_map,
+    each_precision,
+)
 
-TOLERANCES = {torch.float64: 1e-12, torch.float32: 1e-5}
-HALF = [torch.float16, torch.bfloat16]
 quick = settings(max_examples=15, deadline=None)
 SKETCH = ops.Sketch(channels=3, dim=7, seed=5)
-
-
-@pytest.fixture
-def unchecked() -> Iterator[None]:
-    """Arguments as a user without a type checker passes them: our own errors, not the checker's, have to speak."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
-
-
-def batch_of(*maps: np.ndarray, dtype: torch.dtype = torch.float64) -> Tensor:
-    return torch.stack([torch.from_numpy(a) for a in maps]).to(dtype)
-
-
-def assert_near(actual: Tensor, expected: np.ndarray, *, of_max: float) -> None:
-    """Equal to a share of the largest entry."""
-    np.testing.assert_allclose(actual.double().numpy(), expected, rtol=0, atol=of_max * np.abs(expected).max())
 
 
 def second(a: np.ndarray, seed: int) -> np.ndarray:
@@ -206,7 +194,7 @@ each_operator = pytest.mark.parametrize("operator", OPERATORS.values(), ids=OPER
 
 
 @each_operator
-@pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
+@each_full_precision
 def test_an_image_has_the_same_row_alone_and_beside_others(operator, dtype) -> None:
     dim = reference.relu_map(4, 6, 5)
     images = batch_of(dim, 100 * reference.relu_map(4, 6, 5, seed=1), 0 * dim, 1e-12 * dim, dtype=dtype)
@@ -216,7 +204,7 @@ def test_an_image_has_the_same_row_alone_and_beside_others(operator, dtype) -> N
 
 
 @each_operator
-@pytest.mark.parametrize("dtype", HALF, ids=str)
+@each_half_precision
 def test_a_half_precision_map_is_pooled_in_float32_and_returned_in_its_own_dtype(operator, dtype) -> None:
     half = batch_of(reference.relu_map(4, 24, 32), dtype=dtype)
     row = operator(half)
@@ -247,7 +235,7 @@ def test_the_weights_have_the_gradient_of_finite_differences() -> None:
     assert torch.autograd.gradcheck(lambda w: ops.compact_bilinear(a, sketch=SKETCH, weights=w), (weights,))
 
 
-@pytest.mark.parametrize("dtype", [*TOLERANCES, *HALF], ids=str)
+@each_precision
 def test_the_gradient_of_a_signed_root_is_zero_at_zero_and_finite_beside_it(dtype) -> None:
     rows = torch.tensor([[0.0, -0.0, 1e-7, -1e-7, 4.0]], dtype=dtype, requires_grad=True)
     (gradient,) = torch.autograd.grad(ops.signed_root(rows).sum(), rows)
@@ -264,7 +252,6 @@ def test_no_images_give_no_rows(operator) -> None:
 
 # ------------------------------------------------------------------------------------------- refusals
 
-MAP = torch.rand(1, 3, 4, 4, generator=torch.Generator().manual_seed(0))
 REFUSED = {
     "another map of another shape": (lambda: ops.bilinear(MAP, MAP[:, :2]), r"b .*\(1, 3, 4, 4\).*\(1, 2, 4, 4\)"),
     "another map of another type": (lambda: ops.compact_bilinear(MAP, MAP.double(), sketch=SKETCH), "b .*float64"),
@@ -306,20 +293,12 @@ def test_input_that_cannot_be_used_is_refused_and_quoted(call, quoted) -> None:
         call()
 
 
-NO_MAPS = {
-    "three axes": (MAP[0], r"\(3, 4, 4\)"),
-    "whole numbers": (MAP.int(), "int32"),
-    "no channel": (MAP[:, :0], r"\(1, 0, 4, 4\)"),
-    "no cell": (MAP[:, :, :, :0], r"\(1, 3, 4, 0\)"),
-    "an array": (MAP.numpy(), "array"),
-    "nothing": (None, "None"),
-}
 ON_ANYTHING = {"bilinear": ops.bilinear, **{n: lambda a, f=f: f(a, sketch=SKETCH) for n, f in FORMS.items()}}
 
 
 @pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("operator", ON_ANYTHING.values(), ids=ON_ANYTHING)
-@pytest.mark.parametrize(("given", "quoted"), NO_MAPS.values(), ids=NO_MAPS)
+@each_of_no_map
 def test_what_is_no_map_is_refused(operator, given, quoted) -> None:
     with pytest.raises(InputError, match=f"a map is .*{quoted}"):
         operator(given)

@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from coocnet.cli import main
 from coocnet.recipe import PRESETS, Recipe
 
 
@@ -26,42 +25,6 @@ def coocnet(folder: Path, *arguments: object, **environment: str) -> subprocess.
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
     )
-
-
-@pytest.fixture
-def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
-    """Runs the command in a folder as :func:`coocnet` does, within this process, which has loaded torch already."""
-
-    def in_this_process(folder: Path, *arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
-        status: int | str | None = 0
-        with monkeypatch.context() as patched:
-            patched.chdir(folder)
-            patched.setattr(sys, "argv", ["coocnet", *map(str, arguments)])
-            patched.setenv("OMP_WAIT_POLICY", "PASSIVE")
-            for name, value in environment.items():
-                patched.setenv(name, value)
-            capsys.readouterr()
-            try:
-                main()
-            except SystemExit as ended:
-                status = ended.code
-        written = capsys.readouterr()
-        return subprocess.CompletedProcess(arguments, int(status or 0), written.out, written.err)
-
-    return in_this_process
-
-
-@pytest.fixture
-def run(command, tmp_path: Path):
-    """Runs the command in a new folder of its own."""
-    return partial(command, tmp_path)
-
-
-@pytest.fixture
-def recipe_file(recipe: Recipe, tmp_path: Path) -> Path:
-    path = tmp_path / "quick.toml"
-    path.write_text(recipe.to_toml())
-    return path
 
 
 @pytest.fixture(scope="module")
@@ -363,9 +326,9 @@ def test_weights_are_listed_with_where_they_are(run, tmp_path: Path) -> None:
 def test_version_and_help_name_every_command(run) -> None:
     assert run("--version").stdout.startswith("coocnet ")
     top = run("--help").stdout
-    for name in ("index", "search", "heatmap", "weights", "info", "recipes", "whitening", "explain"):
+    for name in ("index", "search", "heatmap", "weights", "info", "recipes", "whitening", "centre", "explain"):
         assert name in top
         page = run(name, "--help")
         assert page.returncode == 0
-        if name in ("index", "search", "heatmap", "whitening", "explain"):
+        if name in ("index", "search", "heatmap", "whitening", "centre", "explain"):
             assert "Example" in page.stdout

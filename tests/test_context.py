@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 
-import jaxtyping
 import numpy as np
 import pytest
 import torch
@@ -17,28 +15,20 @@ import reference
 import reference_second_order as oracle
 from coocnet import ops
 from coocnet.errors import InputError
+from maps import (
+    MAP,
+    SPARSE_MAPS,
+    TOLERANCES,
+    assert_near,
+    batch_of,
+    each_full_precision,
+    each_half_precision,
+    each_of_no_map,
+    each_precision,
+)
 
-TOLERANCES = {torch.float64: 1e-12, torch.float32: 1e-5}
-HALF = [torch.float16, torch.bfloat16]
 quick = settings(max_examples=20, deadline=None)
 POWERS = st.sampled_from([(2.0, 1.5), (1, 2), (0.5, 1), (1.0, 0.5), (3.0, 4.0)])
-
-
-@pytest.fixture
-def unchecked() -> Iterator[None]:
-    """Arguments as a user without a type checker passes them: our own errors, not the checker's, have to speak."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
-
-
-def batch_of(*maps: np.ndarray, dtype: torch.dtype = torch.float64) -> Tensor:
-    return torch.stack([torch.from_numpy(a) for a in maps]).to(dtype)
-
-
-def assert_near(actual: Tensor, expected: np.ndarray, *, of_max: float) -> None:
-    """Equal to a share of the largest entry."""
-    np.testing.assert_allclose(actual.double().numpy(), expected, rtol=0, atol=of_max * np.abs(expected).max())
 
 
 def shares(a: Tensor, radius: int = 1) -> Tensor:
@@ -165,7 +155,7 @@ def test_activations_and_contexts_below_zero_count_as_zero() -> None:
 
 
 @pytest.mark.parametrize("value", [0.1, 1 / 3, 12345.678])
-@pytest.mark.parametrize("dtype", [*TOLERANCES, *HALF], ids=str)
+@each_precision
 def test_a_constant_channel_is_exactly_zero_when_centred_by_its_own_mean(dtype, value) -> None:
     a = batch_of(reference.relu_map(2, 7, 9)).to(dtype)
     a[:, 1] = value
@@ -178,7 +168,7 @@ def test_a_constant_channel_is_exactly_zero_when_centred_by_its_own_mean(dtype, 
 
 
 @each_operator
-@pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
+@each_full_precision
 def test_an_image_has_the_same_result_alone_and_beside_others(operator, dtype) -> None:
     dim = reference.relu_map(4, 6, 5)
     images = batch_of(dim, 100 * reference.relu_map(4, 6, 5, seed=1), 0 * dim, 1e-10 * dim, dtype=dtype)
@@ -188,7 +178,7 @@ def test_an_image_has_the_same_result_alone_and_beside_others(operator, dtype) -
 
 
 @each_operator
-@pytest.mark.parametrize("dtype", HALF, ids=str)
+@each_half_precision
 def test_a_half_precision_map_is_computed_in_float32_and_returned_in_its_own_dtype(operator, dtype) -> None:
     half = batch_of(reference.relu_map(6, 9, 8) / 3, dtype=dtype)
     result = operator(half)
@@ -197,7 +187,7 @@ def test_a_half_precision_map_is_computed_in_float32_and_returned_in_its_own_dty
     assert_near(result.float(), operator(half.float()).numpy(), of_max=2 * torch.finfo(dtype).eps)
 
 
-@pytest.mark.parametrize("dtype", HALF, ids=str)
+@each_half_precision
 @pytest.mark.parametrize("name", ["context", "context pooling", "centred map", "centred window"])
 def test_the_result_for_a_half_precision_map_is_rounded_once(name, dtype) -> None:
     half = batch_of(reference.relu_map(50, 9, 8) / 3, dtype=dtype)
@@ -211,20 +201,11 @@ def test_a_half_precision_map_may_be_centred_by_a_mean_in_float32() -> None:
     torch.testing.assert_close(centred.float(), half.float() - mean[:, None, None], rtol=1e-3, atol=1e-3)
 
 
-SPARSE_MAPS = {
-    "all zero": torch.zeros(1, 3, 4, 5),
-    "one zero cell": torch.zeros(1, 3, 1, 1),
-    "constant": torch.full((1, 3, 4, 5), 0.1),
-    "one cell": torch.tensor([1.0, 2.0, 3.0]).view(1, 3, 1, 1),
-    "one row": torch.arange(12.0).view(1, 3, 1, 4),
-    "one active channel": torch.cat([torch.zeros(1, 2, 4, 5), torch.arange(20.0).view(1, 1, 4, 5)], 1),
-    "one column, faint": torch.arange(12.0).view(1, 3, 4, 1) * 1e-20,
-    "below zero": -torch.arange(60.0).view(1, 3, 4, 5),
-}
+MAPS = {**SPARSE_MAPS, "below zero": -torch.arange(60.0).view(1, 3, 4, 5)}
 
 
 @each_operator
-@pytest.mark.parametrize("a", SPARSE_MAPS.values(), ids=SPARSE_MAPS)
+@pytest.mark.parametrize("a", MAPS.values(), ids=MAPS)
 def test_result_and_gradient_are_finite_for_maps_with_little_in_them(operator, a) -> None:
     a = a.clone().requires_grad_()
     result = operator(a)
@@ -258,7 +239,6 @@ def test_one_channel_has_a_context_of_its_own() -> None:
 
 # ------------------------------------------------------------------------------------------- refusals
 
-MAP = torch.rand(1, 3, 4, 4, generator=torch.Generator().manual_seed(0))
 REFUSED = {
     "a negative radius": (lambda: ops.context(MAP, radius_cells=-1), "radius_cells .*-1"),
     "a radius between cells": (lambda: ops.context_pooling(MAP, radius_cells=1.5), r"radius_cells .*1\.5"),
@@ -291,14 +271,6 @@ def test_input_that_cannot_be_used_is_refused_and_quoted(call, quoted) -> None:
         call()
 
 
-NO_MAPS = {
-    "three axes": (MAP[0], r"\(3, 4, 4\)"),
-    "whole numbers": (MAP.int(), "int32"),
-    "no channel": (MAP[:, :0], r"\(1, 0, 4, 4\)"),
-    "no cell": (MAP[:, :, :0], r"\(1, 3, 0, 4\)"),
-    "an array": (MAP.numpy(), "array"),
-    "nothing": (None, "None"),
-}
 ON_ANYTHING = {
     "context": OPERATORS["context"],
     "context pooling": OPERATORS["context pooling"],
@@ -308,7 +280,7 @@ ON_ANYTHING = {
 
 @pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("operator", ON_ANYTHING.values(), ids=ON_ANYTHING)
-@pytest.mark.parametrize(("given", "quoted"), NO_MAPS.values(), ids=NO_MAPS)
+@each_of_no_map
 def test_what_is_no_map_is_refused(operator, given, quoted) -> None:
     with pytest.raises(InputError, match=f"a map is .*{quoted}"):
         operator(given)

@@ -6,10 +6,8 @@ import doctest
 import importlib
 import json
 import pkgutil
-from collections.abc import Iterator
 from pathlib import Path
 
-import jaxtyping
 import numpy as np
 import pytest
 import torch
@@ -20,27 +18,18 @@ from torch import Tensor
 import reference
 from coocnet import ops
 from coocnet.errors import InputError
+from maps import (
+    MAP,
+    TOLERANCES,
+    assert_near,
+    batch_of,
+    each_full_precision,
+    each_half_precision,
+    each_of_no_map,
+    each_precision,
+)
 
-TOLERANCES = {torch.float64: 1e-12, torch.float32: 1e-5}
-HALF = [torch.float16, torch.bfloat16]
 quick = settings(max_examples=25, deadline=None)
-
-
-@pytest.fixture
-def unchecked() -> Iterator[None]:
-    """Arguments as a user without a type checker passes them: our own errors, not the checker's, have to speak."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
-
-
-def batch_of(*maps: np.ndarray, dtype: torch.dtype = torch.float64) -> Tensor:
-    return torch.stack([torch.from_numpy(a) for a in maps]).to(dtype)
-
-
-def assert_near(actual: Tensor, expected: np.ndarray, *, of_max: float) -> None:
-    """Equal to a share of the largest entry."""
-    np.testing.assert_allclose(actual.double().numpy(), expected, rtol=0, atol=of_max * np.abs(expected).max())
 
 
 def dense_filter_form(a: Tensor, radius: int) -> Tensor:
@@ -66,7 +55,7 @@ def test_closed_form_and_dense_filter_equal_plain_loops(form, a, radius) -> None
         assert_near(form(batch_of(a, dtype=dtype), radius)[0], expected, of_max=tolerance)
 
 
-@pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
+@each_full_precision
 @pytest.mark.parametrize("shape", [(2, 1, 1), (3, 1, 9), (3, 9, 1), (16, 7, 10)], ids=str)
 @pytest.mark.parametrize("radius", [0, 1, 4, 30])
 def test_closed_form_equals_dense_filter_on_values_that_need_rounding(dtype, shape, radius) -> None:
@@ -123,7 +112,7 @@ def test_a_given_mask_is_used_as_numbers_or_as_truth_values(a, radius, seed) -> 
 # ------------------------------------------------------------------------------------ the own channel
 
 
-@pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
+@each_full_precision
 @pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
 @pytest.mark.parametrize("radius", [0, 1, 9])
 def test_one_active_channel_cooccurs_with_nothing_exactly(form, dtype, radius) -> None:
@@ -132,7 +121,7 @@ def test_one_active_channel_cooccurs_with_nothing_exactly(form, dtype, radius) -
     assert not form(batch_of(a, dtype=dtype), radius).any()
 
 
-@pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
+@each_full_precision
 def test_however_bright_the_own_channel_is_it_does_not_blur_the_others(dtype) -> None:
     a = torch.zeros(1, 2, 5, 5, dtype=dtype)
     a[:, 1] = 1
@@ -160,7 +149,7 @@ NEAR_TIES = st.sampled_from([0, 2**24 - 8]).flatmap(
 """Whole numbers that float32 just holds: entries at the mean, or closer to it than float32 can round it."""
 
 
-@pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
+@each_full_precision
 @given(values=NEAR_TIES)
 @quick
 def test_an_entry_is_active_where_it_exceeds_the_exact_mean(dtype, values) -> None:
@@ -168,7 +157,7 @@ def test_an_entry_is_active_where_it_exceeds_the_exact_mean(dtype, values) -> No
     np.testing.assert_array_equal(ops.activation_mask(batch_of(a, dtype=dtype))[0], reference.activation_mask(a))
 
 
-@pytest.mark.parametrize("dtype", [*TOLERANCES, *HALF], ids=str)
+@each_precision
 @pytest.mark.parametrize("value", [0.0, 0.1, 0.3, 0.7, 1 / 3, 1e-7, 12345.678])
 def test_a_constant_map_has_no_active_entry(dtype, value) -> None:
     for d, h, w in np.ndindex(4, 8, 8):
@@ -176,7 +165,7 @@ def test_a_constant_map_has_no_active_entry(dtype, value) -> None:
     assert not ops.activation_mask(torch.full((2, 512, 24, 32), value, dtype=dtype)).any()
 
 
-@pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
+@each_full_precision
 def test_an_entry_equal_to_the_mean_is_not_active(dtype) -> None:
     a = torch.tensor([[[[1.0, 2.0]], [[3.0, 2.0]]]], dtype=dtype)
     assert ops.activation_mask(a).tolist() == [[[[0, 0]], [[1, 0]]]]
@@ -210,7 +199,7 @@ OPERATORS = {
 }
 
 
-@pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
+@each_full_precision
 @pytest.mark.parametrize("operator", OPERATORS.values(), ids=OPERATORS)
 def test_an_image_has_the_same_result_alone_and_beside_others(operator, dtype) -> None:
     dim = reference.relu_map(4, 6, 5)
@@ -221,7 +210,7 @@ def test_an_image_has_the_same_result_alone_and_beside_others(operator, dtype) -
         torch.testing.assert_close(together[n : n + 1], alone, rtol=TOLERANCES[dtype], atol=0)
 
 
-@pytest.mark.parametrize("dtype", HALF, ids=str)
+@each_half_precision
 @pytest.mark.parametrize("operator", OPERATORS.values(), ids=OPERATORS)
 def test_a_half_precision_map_is_computed_in_float32_and_returned_in_its_own_dtype(operator, dtype) -> None:
     half = batch_of(reference.relu_map(16, 24, 32) / 3, dtype=dtype)
@@ -244,7 +233,6 @@ def test_gradients_are_those_of_finite_differences() -> None:
 
 # ------------------------------------------------------------------------------------------- refusals
 
-MAP = torch.rand(1, 3, 4, 4, generator=torch.Generator().manual_seed(0))
 REFUSED = {
     "a quantile above 1": (lambda: ops.activation_mask(MAP, ops.Quantile(1.5)), r"1\.5"),
     "a quantile below 0": (lambda: ops.activation_mask(MAP, ops.Quantile(-0.25)), r"-0\.25"),
@@ -299,21 +287,12 @@ def test_input_that_cannot_be_used_is_refused_and_quoted(call, quoted) -> None:
         call()
 
 
-NO_MAPS = {
-    "three axes": (MAP[0], r"\(3, 4, 4\)"),
-    "five axes": (MAP[None], r"\(1, 1, 3, 4, 4\)"),
-    "whole numbers": (MAP.int(), "int32"),
-    "no channel": (MAP[:, :0], r"\(1, 0, 4, 4\)"),
-    "no cell": (MAP[:, :, :0], r"\(1, 3, 0, 4\)"),
-    "an array": (MAP.numpy(), "array"),
-    "nothing": (None, "None"),
-}
 ON_ANYTHING = {**OPERATORS, "filtered": lambda a: ops.filtered_cooccurrence(a, torch.ones(3, 3, 3, 3))}
 
 
 @pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("operator", ON_ANYTHING.values(), ids=ON_ANYTHING)
-@pytest.mark.parametrize(("given", "quoted"), NO_MAPS.values(), ids=NO_MAPS)
+@each_of_no_map
 def test_what_is_no_map_is_refused(operator, given, quoted) -> None:
     with pytest.raises(InputError, match=f"a map is .*{quoted}"):
         operator(given)
@@ -380,7 +359,7 @@ def test_the_exact_mean_of_the_authors_tensor_is_the_stated_threshold(golden) ->
     assert float(reference.mean_threshold(a)) == pytest.approx(stated["mean_threshold_t"], rel=1e-11)
 
 
-@pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
+@each_full_precision
 def test_the_authors_tensor_has_the_stated_active_entries(golden, dtype) -> None:
     a, stated = golden
     assert list(a.shape) == stated["shape"]

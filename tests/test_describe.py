@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -251,3 +255,97 @@ def test_pixels_that_may_not_be_written_are_described(recipe: Recipe) -> None:
     describer = Describer(recipe)
     read_only = np.asarray(Image.fromarray(PIXELS[0]))
     np.testing.assert_array_equal(describer.describe_pixels(read_only[None]), describer.describe_pixels(PIXELS[:1]))
+
+
+OUT_OF_MEMORY = {
+    "CUDA": torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 16.00 GiB."),
+    "cuDNN": RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+    "macOS": RuntimeError("MPS backend out of memory (MPS allocated: 9.00 GB)"),
+    "Linux": RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."),
+    "Windows": RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes."),
+    "C++": RuntimeError("std::bad_alloc"),
+    "Python": MemoryError(),
+}
+
+
+def failing_on_white(describer: Describer, error: Exception) -> Describer:
+    """The network as it is, but for a batch with a white picture in it."""
+    trunk = describer._loaded.trunk
+
+    def failing(x: torch.Tensor, tap: str) -> torch.Tensor:
+        if (x > 2).all(dim=3).all(dim=2).all(dim=1).any():
+            raise error
+        return trunk(x, tap)
+
+    describer._loaded = dataclasses.replace(describer._loaded, trunk=failing)
+    return describer
+
+
+@pytest.fixture
+def greys(tmp_path: Path) -> list[Path]:
+    """Five files of one size, the third of them white."""
+    paths = [tmp_path / f"grey{number}.png" for number in range(5)]
+    for path, grey in zip(paths, (0, 40, 255, 80, 120), strict=True):
+        Image.new("L", (64, 48), grey).save(path)
+    return paths
+
+
+@pytest.mark.parametrize("error", OUT_OF_MEMORY.values(), ids=OUT_OF_MEMORY)
+@pytest.mark.parametrize("batch_size", [1, 2, 5])
+def test_of_a_batch_only_the_picture_that_memory_does_not_suffice_for_is_passed_over(
+    recipe: Recipe, greys: list[Path], batch_size: int, error: Exception
+) -> None:
+    describer = Describer(recipe.replace(size_px=0), batch_size=batch_size)
+    expected = dict(zip(greys, describer.describe(greys), strict=True))
+    outcomes = dict(failing_on_white(describer, error).stream(greys, describer.load))
+    refused = outcomes.pop(greys[2])
+    assert isinstance(refused, ImageError)
+    assert refused.path == str(greys[2])
+    assert refused.reason == "out of memory at 64x48 pixels: give the recipe's size_px a limit"
+    assert outcomes.keys() == expected.keys() - {greys[2]}
+    for path, row in outcomes.items():
+        np.testing.assert_allclose(row, expected[path], atol=2e-6)
+
+
+def test_where_there_is_a_limit_and_memory_does_not_suffice_a_lower_one_is_advised(
+    recipe: Recipe, greys: list[Path]
+) -> None:
+    describer = failing_on_white(Describer(recipe.replace(size_px=40)), MemoryError())
+    with pytest.raises(ImageError, match=r"grey2\.png: out of memory at 40x30 pixels: lower .*size_px, 40 now"):
+        describer.describe(greys)
+    with pytest.raises(InputError, match="out of memory at 40x30"):
+        describer.channel_mean(greys[2:3])
+
+
+def test_another_error_of_the_network_is_no_matter_of_memory(recipe: Recipe, greys: list[Path]) -> None:
+    describer = failing_on_white(Describer(recipe), RuntimeError("a size that does not fit"))
+    with pytest.raises(RuntimeError, match="a size that does not fit"):
+        list(describer.stream(greys, describer.load))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux holds a process to an amount of memory")
+def test_a_sync_goes_on_past_a_picture_that_memory_really_does_not_suffice_for(
+    recipe: Recipe, photos: Path, place: Path
+) -> None:
+    Image.new("RGB", (2000, 2000), "grey").save(photos / "instance000_huge.png")
+    code = (
+        "import resource, sys\n"
+        "from coocnet import Describer, Recipe, open_index\n"
+        "describer = Describer(Recipe.load(sys.argv[1]))\n"
+        "describer.describe([sys.argv[2] + '/instance000_view00.jpg'])\n"
+        "held = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (held + (300 << 20),) * 2)\n"
+        "with open_index(sys.argv[3], describer.recipe) as index:\n"
+        "    report = index.sync(sys.argv[2], describer=describer)\n"
+        "print(report.added, *report.skipped, sep='\\n')\n"
+    )
+    recipe_file = place.with_suffix(".toml")
+    recipe_file.write_text(recipe.replace(size_px=0).to_toml())
+    done = subprocess.run(
+        [sys.executable, "-c", code, recipe_file, photos, place],
+        capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert done.stdout.splitlines() == [
+        "18",
+        f"{photos / 'instance000_huge.png'}: out of memory at 2000x2000 pixels: give the recipe's size_px a limit",
+    ], done.stderr

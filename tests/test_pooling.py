@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 
-import jaxtyping
 import numpy as np
 import pytest
 import torch
@@ -17,19 +15,19 @@ import reference
 from coocnet import ops
 from coocnet.errors import InputError
 from coocnet.ops.pooling import _rmac_regions
+from maps import (
+    MAP,
+    SPARSE_MAPS,
+    TOLERANCES,
+    batch_of,
+    each_full_precision,
+    each_half_precision,
+    each_of_no_map,
+    each_precision,
+)
 
 EPSILON = 1e-3
-TOLERANCES = {torch.float64: 1e-12, torch.float32: 1e-5}
-HALF = [torch.float16, torch.bfloat16]
 quick = settings(max_examples=25, deadline=None)
-
-
-@pytest.fixture
-def unchecked() -> Iterator[None]:
-    """Arguments as a user without a type checker passes them: our own errors, not the checker's, have to speak."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 def cooccurrence(a: Tensor) -> Tensor:
@@ -59,30 +57,6 @@ POOLINGS = {
     ),
 }
 each_pooling = pytest.mark.parametrize("pool", [pool for pool, _ in POOLINGS.values()], ids=POOLINGS)
-
-
-def one_active_channel() -> Tensor:
-    a = torch.zeros(1, 3, 4, 5)
-    a[:, 1] = torch.arange(20.0).view(4, 5)
-    return a
-
-
-def one_active_cell() -> Tensor:
-    a = torch.zeros(1, 3, 4, 5)
-    a[:, :, 2, 3] = torch.tensor([1.0, 2.0, 3.0])
-    return a
-
-
-SPARSE_MAPS = {
-    "all zero": torch.zeros(1, 3, 4, 5),
-    "one zero cell": torch.zeros(1, 3, 1, 1),
-    "constant": torch.full((1, 3, 4, 5), 0.1),
-    "one active channel": one_active_channel(),
-    "one active cell": one_active_cell(),
-    "one cell": torch.tensor([1.0, 2.0, 3.0]).view(1, 3, 1, 1),
-    "one row": torch.arange(12.0).view(1, 3, 1, 4),
-    "one column, faint": torch.arange(12.0).view(1, 3, 4, 1) * 1e-20,
-}
 
 
 # ------------------------------------------------------------------------------------------- equations
@@ -135,11 +109,10 @@ def test_a_brighter_map_has_the_same_unit_row_of_chco_sct(factor, a) -> None:
 
 
 @each_pooling
-@pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
+@each_full_precision
 def test_an_image_has_the_same_row_alone_and_beside_others(pool, dtype) -> None:
     dim = reference.relu_map(4, 6, 5)
-    maps = [dim, 100 * reference.relu_map(4, 6, 5, seed=1), 0 * dim, 1e-25 * dim]
-    images = torch.from_numpy(np.stack(maps)).to(dtype)
+    images = batch_of(dim, 100 * reference.relu_map(4, 6, 5, seed=1), 0 * dim, 1e-25 * dim, dtype=dtype)
     together = pool(images)
     for n in range(len(images)):
         alone = pool(images[n : n + 1])
@@ -147,9 +120,9 @@ def test_an_image_has_the_same_row_alone_and_beside_others(pool, dtype) -> None:
 
 
 @each_pooling
-@pytest.mark.parametrize("dtype", HALF, ids=str)
+@each_half_precision
 def test_a_half_precision_map_is_pooled_in_float32_and_returned_in_its_own_dtype(pool, dtype) -> None:
-    half = torch.from_numpy(reference.relu_map(16, 24, 32))[None].to(dtype)
+    half = batch_of(reference.relu_map(16, 24, 32), dtype=dtype)
     row = pool(half)
     assert row.dtype == dtype
     # The co-occurrence tensor between two operators is rounded to half precision, so a few roundings remain.
@@ -179,7 +152,7 @@ def test_row_and_gradient_are_finite_for_maps_with_little_in_them(pool, a) -> No
 
 
 @each_pooling
-@pytest.mark.parametrize("dtype", [*TOLERANCES, *HALF], ids=str)
+@each_precision
 @pytest.mark.parametrize("shape", [(2, 2, 1, 1), (1, 5, 1, 7), (2, 3, 6, 4)], ids=str)
 def test_a_zero_map_gives_a_zero_row(pool, dtype, shape) -> None:
     row = ops.unit_rows(pool(torch.zeros(shape, dtype=dtype)))
@@ -210,7 +183,7 @@ def test_a_unit_row_is_the_row_over_its_length(row) -> None:
     np.testing.assert_allclose(unit, expected, rtol=1e-12, atol=1e-300)
 
 
-@pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
+@each_full_precision
 @pytest.mark.parametrize("size", [1e-38, 1e-30, 1, 1e30, 3e38])
 def test_a_row_of_any_size_becomes_one_of_length_one_and_a_zero_row_stays_zero(dtype, size) -> None:
     rows = torch.tensor([[3, -4, 12], [0, 0, 0], [12, 12, 12]], dtype=dtype) / 12 * size
@@ -309,7 +282,6 @@ def test_rmac_equals_its_equation_at_any_number_of_levels(levels, a) -> None:
 
 # ------------------------------------------------------------------------------------------- refusals
 
-MAP = torch.rand(1, 3, 4, 4, generator=torch.Generator().manual_seed(0))
 REFUSED = {
     "no epsilon": (lambda: ops.chco_weights(MAP, epsilon=0), "got 0"),
     "a negative epsilon": (lambda: ops.chco_sct(MAP, MAP, epsilon=-1e-4), r"-0\.0001"),
@@ -343,14 +315,6 @@ def test_input_that_cannot_be_used_is_refused_and_quoted(call, quoted) -> None:
         call()
 
 
-NO_MAPS = {
-    "three axes": (MAP[0], r"\(3, 4, 4\)"),
-    "whole numbers": (MAP.int(), "int32"),
-    "no channel": (MAP[:, :0], r"\(1, 0, 4, 4\)"),
-    "no cell": (MAP[:, :, :, :0], r"\(1, 3, 4, 0\)"),
-    "an array": (MAP.numpy(), "array"),
-    "nothing": (None, "None"),
-}
 ON_ANYTHING = {
     **{name: pool for name, (pool, _) in POOLINGS.items()},
     "sct": lambda a: ops.sct(a, a),
@@ -363,7 +327,7 @@ ON_ANYTHING = {
 
 @pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("operator", ON_ANYTHING.values(), ids=ON_ANYTHING)
-@pytest.mark.parametrize(("given", "quoted"), NO_MAPS.values(), ids=NO_MAPS)
+@each_of_no_map
 def test_what_is_no_map_is_refused(operator, given, quoted) -> None:
     with pytest.raises(InputError, match=f"a map is .*{quoted}"):
         operator(given)

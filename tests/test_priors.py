@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-import jaxtyping
 import numpy as np
 import pytest
 import torch
@@ -14,6 +11,7 @@ from hypothesis import strategies as st
 import reference
 from coocnet import ops
 from coocnet.errors import InputError
+from maps import each_half_precision
 
 PRIORS = {
     "centre": (ops.centre_prior, reference.centre_prior),
@@ -34,7 +32,7 @@ def test_a_prior_equals_its_formula(prior, oracle, height, width) -> None:
 
 
 @each_prior
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+@each_half_precision
 def test_a_half_precision_prior_is_rounded_once(prior, oracle, dtype) -> None:
     weights = prior(48, 64, like=torch.empty(0, dtype=dtype))
     assert weights.dtype == dtype
@@ -97,14 +95,6 @@ REFUSED = {
     "a type without fractions": (lambda: ops.centre_prior(4, 4, like=torch.ones(3).int()), "like .*int32"),
     "a type of nothing": (lambda: ops.top_down_prior(4, 4, floor=0.5, like=3), "like .*3"),
 }
-
-
-@pytest.fixture
-def unchecked() -> Iterator[None]:
-    """Arguments as a user without a type checker passes them: our own errors, not the checker's, have to speak."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.mark.usefixtures("unchecked")

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-import jaxtyping
 import numpy as np
 import pytest
 import torch
@@ -17,29 +14,11 @@ import reference
 import reference_second_order as oracle
 from coocnet import ops
 from coocnet.errors import InputError
+from maps import MAP, TOLERANCES, assert_near, batch_of, each_full_precision, each_half_precision, each_of_no_map
 
-TOLERANCES = {torch.float64: 1e-12, torch.float32: 1e-5}
-HALF = [torch.float16, torch.bfloat16]
 quick = settings(max_examples=20, deadline=None)
 SMALL = reference.feature_maps(channels=3, side=4)
 SIGNED = SMALL.map(lambda a: a - 1)
-
-
-@pytest.fixture
-def unchecked() -> Iterator[None]:
-    """Arguments as a user without a type checker passes them: our own errors, not the checker's, have to speak."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
-
-
-def batch_of(*maps: np.ndarray, dtype: torch.dtype = torch.float64) -> Tensor:
-    return torch.stack([torch.from_numpy(a) for a in maps]).to(dtype)
-
-
-def assert_near(actual: Tensor, expected: np.ndarray, *, of_max: float) -> None:
-    """Equal to a share of the largest entry."""
-    np.testing.assert_allclose(actual.double().numpy(), expected, rtol=0, atol=of_max * np.abs(expected).max())
 
 
 FORMS = {"vector": (ops.shih_vector, oracle.shih_vector), "tensor": (ops.shih_tensor, oracle.shih_tensor)}
@@ -161,7 +140,7 @@ def test_training_does_not_remember_every_offset(form) -> None:
 
 
 @each_operator
-@pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
+@each_full_precision
 def test_an_image_has_the_same_result_alone_and_beside_others(operator, dtype) -> None:
     dim = reference.relu_map(4, 6, 5)
     images = batch_of(dim, 100 * reference.relu_map(4, 6, 5, seed=1), 0 * dim, 1e-12 * dim, dtype=dtype)
@@ -171,7 +150,7 @@ def test_an_image_has_the_same_result_alone_and_beside_others(operator, dtype) -
 
 
 @each_operator
-@pytest.mark.parametrize("dtype", HALF, ids=str)
+@each_half_precision
 def test_a_half_precision_map_is_computed_in_float32_and_returned_in_its_own_dtype(operator, dtype) -> None:
     half = batch_of(reference.relu_map(6, 9, 8) / 3, dtype=dtype)
     result = operator(half)
@@ -225,7 +204,6 @@ def test_a_radius_beyond_all_numbers_is_the_whole_map(operator) -> None:
 
 # ------------------------------------------------------------------------------------------- refusals
 
-MAP = torch.rand(1, 3, 4, 4, generator=torch.Generator().manual_seed(0))
 REFUSED = {
     "a negative radius": (lambda: ops.shih_vector(MAP, radius_cells=-1), "radius_cells .*-1"),
     "a radius between cells": (lambda: ops.shih_tensor(MAP, radius_cells=1.5), r"radius_cells .*1\.5"),
@@ -249,20 +227,12 @@ def test_input_that_cannot_be_used_is_refused_and_quoted(call, quoted) -> None:
         call()
 
 
-NO_MAPS = {
-    "three axes": (MAP[0], r"\(3, 4, 4\)"),
-    "whole numbers": (MAP.int(), "int32"),
-    "no channel": (MAP[:, :0], r"\(1, 0, 4, 4\)"),
-    "no cell": (MAP[:, :, :0], r"\(1, 3, 0, 4\)"),
-    "an array": (MAP.numpy(), "array"),
-    "nothing": (None, "None"),
-}
 ON_ANYTHING = {**OPERATORS, "reduced": lambda a: ops.reduce_channels(a, torch.ones(2, 3))}
 
 
 @pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("operator", ON_ANYTHING.values(), ids=ON_ANYTHING)
-@pytest.mark.parametrize(("given", "quoted"), NO_MAPS.values(), ids=NO_MAPS)
+@each_of_no_map
 def test_what_is_no_map_is_refused(operator, given, quoted) -> None:
     with pytest.raises(InputError, match=f"a map is .*{quoted}"):
         operator(given)

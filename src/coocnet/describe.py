@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from itertools import islice
 from typing import TypeVar
 
@@ -28,6 +30,23 @@ Row = Float[np.ndarray, " dim"]
 
 _LOAD_AHEAD = 16
 _BATCH_ON_ACCELERATOR = 16
+# Where memory runs out, libraries below PyTorch raise no error of their own kind.
+_MEMORY_RAN_OUT = re.compile("out of memory|allocate memory|not enough memory|alloc_failed|bad.alloc", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class ChannelMean:
+    """What :meth:`Describer.channel_mean` learned.
+
+    Attributes:
+        values: (d,) the mean of each channel, in as many digits as float32 holds: a recipe's ``centre``.
+        pictures: how many pictures it was learned on.
+        skipped: files left out, each with its reason.
+    """
+
+    values: tuple[float, ...]
+    pictures: int
+    skipped: list[ImageError]
 
 
 class Describer:
@@ -105,11 +124,7 @@ class Describer:
             ImageError: a file that cannot be described; use :meth:`stream` to go on past such files.
             InputError: no list of paths, another number of boxes, or a box that is not four finite numbers.
         """
-        paths = _listed("paths", paths)
-        entries: list[object] = [*paths]
-        for entry in entries:
-            if not isinstance(entry, str | os.PathLike):
-                raise InputError(f"give a list of paths, got {entry!r} in it")
+        paths = _listed_paths(paths)
         boxes = [None] * len(paths) if boxes is None else _listed("boxes", boxes)
         if len(boxes) != len(paths):
             raise InputError(f"one box per path, or None for it: got {len(boxes)} boxes for {len(paths)} paths")
@@ -142,9 +157,49 @@ class Describer:
             load: from an item to its picture, called in another thread; None to leave the item undescribed.
 
         Yields:
-            Each item once, in no particular order, with its row, or the ImageError that ``load`` raised, or
-            the None that it returned.
+            Each item once, in no particular order, with its row, or the None that ``load`` returned, or the
+            ImageError that it raised, or one that says the network ran out of memory on this picture alone.
         """
+        return self._streamed(items, load, self.describe_pixels)
+
+    def channel_mean(
+        self, paths: Iterable[str | os.PathLike[str]], *, progress: Callable[[int, int], None] | None = None
+    ) -> ChannelMean:
+        """The mean of each channel over the cells of pictures: what the ``centre`` of a recipe is for.
+
+        Of the recipe's map after its prior. Every picture counts alike, however many cells it has, and within it
+        each of the recipe's scales; its pooling is not read. Files that cannot be described are left out.
+
+        Args:
+            paths: picture files.
+            progress: called with pictures done and pictures in all.
+
+        Raises:
+            InputError: no list of paths, or not one file that can be described.
+        """
+        paths = _listed_paths(paths)
+        total, skipped = np.zeros(self.tap.channels), list[ImageError]()
+        for done, (_, mean) in enumerate(self._streamed(paths, self.load, self._channel_means), start=1):
+            if isinstance(mean, ImageError):
+                skipped.append(mean)
+            elif mean is not None:
+                total += mean
+            if progress:
+                progress(done, len(paths))
+        pictures = len(paths) - len(skipped)
+        if not pictures:
+            first = f"; the first: {skipped[0]}" if skipped else ""
+            raise InputError(f"to learn a channel mean give pictures: none of {len(paths)} can be described{first}")
+        mean = (total / pictures).astype(np.float32)
+        return ChannelMean(tuple(float(str(value)) for value in mean), pictures, skipped)
+
+    def _streamed(
+        self,
+        items: Iterable[Item],
+        load: Callable[[Item], Picture | None],
+        compute: Callable[[np.ndarray], np.ndarray],
+    ) -> Iterator[tuple[Item, Row | ImageError | None]]:
+        """As :meth:`stream`, with ``compute`` from pictures of one size (b, h, w, 3) to a row for each."""
         waiting: OrderedDict[tuple[int, int], list[tuple[Item, Picture]]] = OrderedDict()
         for item, picture in _loaded_ahead(items, load):
             if picture is None or isinstance(picture, ImageError):
@@ -154,11 +209,11 @@ class Describer:
             group = waiting.setdefault((height, width), [])
             group.append((item, picture))
             if len(group) == self.batch_size:
-                yield from self._described(waiting.pop((height, width)))
+                yield from self._computed(waiting.pop((height, width)), compute)
             elif sum(map(len, waiting.values())) >= 4 * self.batch_size:
-                yield from self._described(waiting.popitem(last=False)[1])
+                yield from self._computed(waiting.popitem(last=False)[1], compute)
         for group in waiting.values():
-            yield from self._described(group)
+            yield from self._computed(group, compute)
 
     def describe_pixels(self, pixels: UInt8[np.ndarray, "b h w 3"]) -> Float[np.ndarray, "b dim"]:
         """Rows of decoded RGB pictures of one size, unit length, float32.
@@ -193,10 +248,36 @@ class Describer:
             x = self._network_input(pixels[None])
             return [self._map(_rescaled(x, scale)) for scale in self.recipe.scales]
 
-    def _described(self, group: list[tuple[Item, Picture]]) -> Iterator[tuple[Item, Row]]:
-        rows = self.describe_pixels(np.stack([picture.pixels for _, picture in group]))
-        for (item, _), row in zip(group, rows, strict=True):
-            yield item, row
+    def _computed(
+        self, group: list[tuple[Item, Picture]], compute: Callable[[np.ndarray], np.ndarray]
+    ) -> Iterator[tuple[Item, Row | ImageError]]:
+        rows = None
+        try:
+            rows = compute(np.stack([picture.pixels for _, picture in group]))
+        except (RuntimeError, MemoryError) as error:
+            if not isinstance(error, MemoryError) and not _MEMORY_RAN_OUT.search(str(error)):
+                raise
+        if rows is not None:
+            for (item, _), row in zip(group, rows, strict=True):
+                yield item, row
+        elif len(group) == 1:
+            yield group[0][0], self._too_large(group[0][1])
+        else:
+            for one in group:
+                yield from self._computed([one], compute)
+
+    def _too_large(self, picture: Picture) -> ImageError:
+        height, width = picture.pixels.shape[:2]
+        limit = self.recipe.size_px
+        advice = f"lower the recipe's size_px, {limit} now" if limit else "give the recipe's size_px a limit"
+        return ImageError(picture.path, f"out of memory at {width}x{height} pixels: {advice}")
+
+    def _channel_means(self, pixels: np.ndarray) -> Float[np.ndarray, "b d"]:
+        with torch.inference_mode():
+            x = self._network_input(pixels)
+            means = [self._map(_rescaled(x, scale)).flatten(2).mean(2) for scale in self.recipe.scales]
+            mean: np.ndarray = torch.stack(means).mean(0).cpu().numpy()
+        return mean
 
     def _network_input(self, pixels: np.ndarray) -> Tensor:
         x = torch.from_numpy(np.array(pixels, order="C")).to(self.device).float()
@@ -251,6 +332,15 @@ def _listed(what: str, given: Iterable[Item]) -> list[Item]:
     if isinstance(given, str | bytes | os.PathLike) or not isinstance(given, Iterable):
         raise InputError(f"give a list of {what}, got {given!r}")
     return list(given)
+
+
+def _listed_paths(paths: Iterable[str | os.PathLike[str]]) -> list[str | os.PathLike[str]]:
+    listed = _listed("paths", paths)
+    entries: list[object] = [*listed]
+    for entry in entries:
+        if not isinstance(entry, str | os.PathLike):
+            raise InputError(f"give a list of paths, got {entry!r} in it")
+    return listed
 
 
 def _need_pixels(pixels: object, axes: int, shape: str) -> None:

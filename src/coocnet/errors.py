@@ -8,6 +8,8 @@
     ├── RecipeError           a recipe that does not parse or names what does not exist
     ├── WhiteningError        a whitening that cannot be fitted, or belongs to another recipe
     ├── FetchError            a download that failed on every mirror
+    ├── BenchmarkError        a benchmark that cannot be used: pictures missing, a ground truth amiss
+    │   └── ArchiveError          an archive that is damaged, or has in it what must not be unpacked
     ├── WeightsError
     │   ├── WeightsMissingError    not on this machine: the message says which file, from where, where to
     │   └── WeightsMismatchError   a file that is not what its name or the network says
@@ -62,6 +64,14 @@ class WhiteningError(CoocnetError):
 
 class FetchError(CoocnetError):
     """A download that failed on every mirror."""
+
+
+class BenchmarkError(CoocnetError):
+    """A benchmark that cannot be used: pictures are missing, or a file of it is not what it should be."""
+
+
+class ArchiveError(BenchmarkError):
+    """An archive that is damaged, or has in it what must not be unpacked."""
 
 
 class WeightsError(CoocnetError):

@@ -1,4 +1,4 @@
-"""Commands about a collection: index it, search it, say what it holds, fit a whitening on it."""
+"""Commands about a collection: index it, search it, say what it holds."""
 
 from __future__ import annotations
 
@@ -29,7 +29,6 @@ from coocnet.cli.terminal import (
     tell_unverified,
 )
 from coocnet.errors import ImageError, IndexMissingError, InputError, printable
-from coocnet.output import checked_target
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -196,33 +195,6 @@ def info(index_place: IndexOption = DEFAULT_INDEX, as_json: JsonOption = False) 
         out.print(f"{key:>18}  {plain(value)}")
     for path, reason in held.skipped.items():
         out.print(f"{'':>18}  {plain(path)}: {plain(reason)}", style="dim")
-
-
-@app.command(
-    epilog="Example:  coocnet index ~/other-pictures --index other.cooc  &&  coocnet whitening -i other.cooc "
-    "-o white.safetensors  &&  coocnet index ~/Pictures --whitening white.safetensors"
-)
-def whitening(
-    output: Annotated[Path, typer.Option("--output", "-o", help="The file to write.", metavar="FILE.safetensors")],
-    index_place: IndexOption = DEFAULT_INDEX,
-    dim: Annotated[int | None, typer.Option(help="Dimensions to keep; the recipe's if not given.", min=1)] = None,
-    shrinkage: Annotated[float, typer.Option(help="Added to each eigenvalue, in units of their mean.", min=0)] = 0.0,
-) -> None:
-    """Fit a PCA-whitening on the index's pictures and write it to a file, for other collections of the same recipe.
-
-    It serves best when it was fitted on pictures unrelated to those that are searched.
-    """
-    from coocnet.index import open_index
-
-    with open_index(index_place) as opened:
-        target = checked_target(
-            output, endings=[".safetensors"], what="a whitening file: .safetensors", sources=[opened.recipe.weights]
-        )
-        fitted = opened.fit_whitening(dim=dim, shrinkage=shrinkage)
-    fitted.save(target)
-    out.print(
-        f"Written: {plain(output)}, {fitted.dim} dimensions, fitted on {fitted.provenance['pictures']} pictures"
-    )
 
 
 def _recipe_for(index_place: str, recipe: str | None, weights: str) -> Recipe:

@@ -39,10 +39,12 @@ class Picture:
     Attributes:
         pixels: (height, width, 3) uint8, RGB, after any box and size limit.
         full_size_px: (width, height) of the whole upright picture before any box or limit.
+        path: its file, for messages.
     """
 
     pixels: UInt8[np.ndarray, "h w 3"]
     full_size_px: tuple[int, int]
+    path: str
 
 
 def read_bytes(path: str | os.PathLike[str]) -> bytes:
@@ -122,7 +124,7 @@ def decode(content: bytes, path: str | os.PathLike[str], *, size_px: int | None,
         full = image.size
         if box is not None:
             image = image.crop(_whole_pixels(box, full, path))
-        return Picture(fit(image, size_px, longest_full_px=max(full)), full)
+        return Picture(fit(image, size_px, longest_full_px=max(full)), full, os.fspath(path))
     except ImageError:
         raise
     except UnidentifiedImageError as error:

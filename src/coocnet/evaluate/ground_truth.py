@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from coocnet.errors import InputError, printable
-from coocnet.evaluate.measures import Truth
+from coocnet.evaluate.measures import Truth, measure_named
 
 _KIND = "coocnet-ground-truth-1"
 
@@ -65,11 +67,15 @@ class GroundTruth:
     measures: tuple[str, ...] = ("map",)
 
     def __post_init__(self) -> None:
-        """Refuses labels that are not of the labelling, and positions outside the database.
+        """Refuses labels that are not of the labelling, positions outside the database, and unknown measures.
 
         Raises:
-            InputError: with the query that is at fault.
+            InputError: with the query or the measure that is at fault.
         """
+        if not self.measures:
+            raise InputError(f"{self.name} names no measure")
+        for measure in self.measures:
+            measure_named(measure)
         if self.labelling not in SETUPS:
             raise InputError(f"a labelling is one of {', '.join(SETUPS)}, got {self.labelling!r}")
         known = {label for setup in SETUPS[self.labelling].values() for labels in setup for label in labels}
@@ -105,6 +111,34 @@ class GroundTruth:
             junk = frozenset[int]().union(*(query.labels.get(label, ()) for label in neither))
             found.append(Truth(positives, junk - positives) if positives else None)
         return found
+
+    def labelled(self) -> list[list[int]]:
+        """For each query the positions of the pictures under any label, rising: all that a score depends on."""
+        return [sorted(frozenset[int]().union(*query.labels.values())) for query in self.queries]
+
+    def queries_in_database(self) -> dict[str, int]:
+        """How many queries have their own picture in the database, by its label; "outside" counts the others.
+
+        A query's own picture without a label, "unlabelled", counts as wrong wherever it is ranked.
+        """
+        position = {name: place for place, name in enumerate(self.images)}
+
+        def where(query: Query) -> str:
+            if query.image not in position:
+                return "outside"
+            own = position[query.image]
+            return next((label for label, among in query.labels.items() if own in among), "unlabelled")
+
+        return dict(sorted(Counter(map(where, self.queries)).items()))
+
+    def digest(self) -> str:
+        """SHA-256 of what decides a score: labelling, pictures, queries and labels, but not name and measures."""
+        document = json.loads(self.to_json())
+        decisive = {key: document[key] for key in ("labelling", "images", "queries")}
+        for query in decisive["queries"]:
+            query["box"] = query["box"] and [float(edge) for edge in query["box"]]
+            query["labels"] = {label: among for label, among in query["labels"].items() if among}
+        return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
 
     def to_json(self) -> str:
         """The whole ground truth as JSON; :meth:`from_json` gives an equal one back."""

@@ -7,6 +7,7 @@ points to the row of its bytes, so a renamed or copied file finds its row again.
 from __future__ import annotations
 
 import os
+import reprlib
 import sqlite3
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -322,10 +323,13 @@ class Store:
 
 
 def mismatch(location: Path, stored: Recipe, given: Recipe) -> RecipeMismatchError:
-    """The error that lists the fields in which two recipes' rows differ."""
+    """The error that lists the fields in which two recipes' rows differ, long values cut."""
     ours, theirs = stored.row_table(), given.row_table()
     fields = [name for name in {**ours, **theirs} if ours.get(name) != theirs.get(name)]
-    listed = "; ".join(f"{name} {ours.get(name)!r} there, {theirs.get(name)!r} here" for name in fields)
+    there, here = ([reprlib.repr(table.get(name)) for name in fields] for table in (ours, theirs))
+    listed = "; ".join(
+        f"{name} {one} there, {other} here" for name, one, other in zip(fields, there, here, strict=True)
+    )
     return RecipeMismatchError(
         f"{printable(location)} holds rows of another recipe: {listed}. "
         "Search it with its own recipe (leave the recipe out), or make another index for this one."

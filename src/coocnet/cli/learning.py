@@ -1,0 +1,91 @@
+"""Commands that learn on one collection what serves others: a whitening, the centre of a recipe."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from coocnet.cli.app import DEFAULT_INDEX, DeviceOption, IndexOption, WeightsOption, app, with_weights
+from coocnet.cli.terminal import download_progress, err, out, plain, progress_display, tell_unverified
+from coocnet.errors import InputError, printable
+from coocnet.output import checked_target, written_whole
+
+
+@app.command(
+    epilog="Example:  coocnet index ~/other-pictures --index other.cooc  &&  coocnet whitening -i other.cooc "
+    "-o white.safetensors  &&  coocnet index ~/Pictures --whitening white.safetensors"
+)
+def whitening(
+    output: Annotated[Path, typer.Option("--output", "-o", help="The file to write.", metavar="FILE.safetensors")],
+    index_place: IndexOption = DEFAULT_INDEX,
+    dim: Annotated[int | None, typer.Option(help="Dimensions to keep; the recipe's if not given.", min=1)] = None,
+    shrinkage: Annotated[float, typer.Option(help="Added to each eigenvalue, in units of their mean.", min=0)] = 0.0,
+) -> None:
+    """Fit a PCA-whitening on the index's pictures and write it to a file, for other collections of the same recipe.
+
+    It serves best when it was fitted on pictures unrelated to those that are searched.
+    """
+    from coocnet.index import open_index
+
+    with open_index(index_place) as opened:
+        target = checked_target(
+            output, endings=[".safetensors"], what="a whitening file: .safetensors", sources=[opened.recipe.weights]
+        )
+        fitted = opened.fit_whitening(dim=dim, shrinkage=shrinkage)
+    fitted.save(target)
+    out.print(
+        f"Written: {plain(output)}, {fitted.dim} dimensions, fitted on {fitted.provenance['pictures']} pictures"
+    )
+
+
+@app.command(
+    epilog="Example:  coocnet centre ~/other-pictures -o centred.toml  &&  "
+    "coocnet index ~/Pictures --recipe centred.toml"
+)
+def centre(
+    folder: Annotated[str, typer.Argument(help="The folder with the pictures to learn on.", metavar="DIR")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The recipe to write.", metavar="FILE.toml")],
+    recipe: Annotated[
+        str, typer.Option("--recipe", help="The recipe to learn it for, a preset or a file.", metavar="NAME|FILE")
+    ] = "centred",
+    at_most: Annotated[
+        int | None, typer.Option("--at-most", help="Learn on so many pictures, spread evenly over the folder.", min=1)
+    ] = None,
+    weights: WeightsOption = "",
+    device: DeviceOption = None,
+) -> None:
+    """Learn the mean of each channel of the network on a folder's pictures and write a recipe that centres by it.
+
+    It serves best when it was learned on pictures unrelated to those that are searched.
+    """
+    from coocnet.data import walk
+    from coocnet.describe import Describer
+    from coocnet.recipe import POOLINGS, Recipe
+
+    chosen = with_weights(Recipe.load(recipe), weights)
+    target = checked_target(output, endings=[".toml"], what="a recipe: .toml", sources=[recipe, chosen.weights])
+    if "centre" not in POOLINGS[chosen.pooling]:
+        others = ", ".join(name for name, fields in POOLINGS.items() if "centre" in fields)
+        raise InputError(
+            f"the recipe's pooling {chosen.pooling!r} reads no centre; give a recipe with one of: {others}"
+        )
+    found = walk(folder)
+    paths = [file.path for file in found.files]
+    if not paths:
+        raise InputError(f"{printable(folder)} holds no pictures; give a folder that does")
+    count = min(at_most or len(paths), len(paths))
+    spread = [paths[(2 * i + 1) * len(paths) // (2 * count)] for i in range(count)]
+    with progress_display() as progress:
+        # A centre learned before may be of another network.
+        describer = Describer(chosen.replace(centre=()), device=device, progress=download_progress(progress))
+        tell_unverified(describer)
+        task = progress.add_task("Learning", total=count)
+        learned = describer.channel_mean(spread, progress=lambda done, _: progress.update(task, completed=done))
+    for error in (*found.skipped, *found.unread_folders, *learned.skipped):
+        err.print(f"Skipped: {plain(error)}")
+    origin = f"# The centre was learned on {learned.pictures} pictures with weights {describer.weights_sha256}.\n"
+    with written_whole(target) as unfinished:
+        Path(unfinished).write_text(origin + chosen.replace(centre=learned.values).to_toml(), encoding="utf-8")
+    out.print(f"Written: {plain(output)}, {len(learned.values)} channels, learned on {learned.pictures} pictures")
