@@ -151,3 +151,16 @@ def truncated_scores(
         for j, value in zip(own, solution, strict=True):
             scores[j] += y[i] * value
     return scores
+
+
+# ----------------------------------------------------------------------------------------------- cut
+
+
+def chance_likeness(rows: np.ndarray, at: int) -> float:
+    """The most similar row of another thing: below the widest gap √k (s_k − s_{k+1}), where that gap is striking."""
+    similarities = sorted((float(rows[at] @ rows[i]) for i in range(len(rows)) if i != at), reverse=True)
+    similarities = similarities[: (len(rows) - 1) // 2]
+    gaps = {k: similarities[k - 1] - similarities[k] for k in range(1, len(similarities))}
+    beta = float(np.median([k * gap for k, gap in gaps.items()])) / math.log(2)
+    widest = max(gaps, key=lambda k: (math.sqrt(k) * gaps[k], -k))
+    return similarities[widest] if widest * gaps[widest] > 2 * beta else similarities[0]

@@ -39,6 +39,17 @@ class Whitening:
         """Dimensions of a whitened row."""
         return int(self.projection.shape[0])
 
+    def first(self, dim: int) -> Whitening:
+        """The whitening to its first dimensions: as if fitted with this ``dim``, where there was no shrinkage.
+
+        Raises:
+            WhiteningError: more than there are, or none.
+        """
+        asked: object = dim
+        if isinstance(asked, bool) or not isinstance(asked, int | np.integer) or not 1 <= asked <= self.dim:
+            raise WhiteningError(f"this whitening has 1 to {self.dim} dimensions to keep, got {dim!r}")
+        return Whitening(self.mean, self.projection[:dim], self.provenance)
+
     def apply(self, rows: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n dim"]:
         """Whitened rows of unit length, float32, in blocks so that memory stays bounded.
 

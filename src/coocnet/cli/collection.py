@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -31,7 +31,7 @@ from coocnet.cli.terminal import (
 from coocnet.errors import ImageError, IndexMissingError, InputError, printable
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     import numpy as np
     from PIL import Image
@@ -120,7 +120,15 @@ def search(
         str | None, typer.Option(help="Only this part, in pixels of the upright picture.", metavar="X1,Y1,X2,Y2")
     ] = None,
     k: Annotated[int, typer.Option("-k", help="How many pictures to show.", min=1)] = 10,
-    threshold: Annotated[float | None, typer.Option(help="Leave out what is less similar than this.")] = None,
+    threshold: Annotated[
+        str | None,
+        typer.Option(
+            help="Leave out what is less similar; auto learns where from the collection.", metavar="NUMBER|auto"
+        ),
+    ] = None,
+    dim: Annotated[
+        int | None, typer.Option(help="Use only the first dimensions of the whitening, so many.", min=1)
+    ] = None,
     qe: Annotated[
         str | None, typer.Option("--qe", help="Query expansion: aqe, alpha-qe or none; the recipe's if not given.")
     ] = None,
@@ -141,6 +149,7 @@ def search(
     from coocnet.index import open_index
 
     part = None if box is None else parse_box(box)
+    least = _threshold(threshold)
     target = None if montage is None else viz.checked_target(montage, sources=[image, weights])
     with open_index(index_place) as opened:
         stored = opened.recipe
@@ -148,12 +157,16 @@ def search(
         if target is not None and opened.holds(target):
             raise InputError(f"{printable(target)} is a picture of the collection: write to another place")
         row = _query_row(opened, image, part, device, None if scales is None else _numbers("scales", scales))
-        hits = opened.search(row, k=k, threshold=threshold, expansion=qe, reranking=rerank)[0]
+        hits = opened.search(row, k=k, threshold=least, dim=dim, expansion=qe, reranking=rerank)[0]
+        learned = opened.auto_threshold(dim=dim) if least == "auto" and opened.info().pictures else None
         same = content_digest(read_bytes(image))
         if as_json:
-            _print_hits_as_json(hits, same, query=str(image), box=part, recipe=opened.recipe.fingerprint())
+            asked = {"query": json_path(str(image))["path"], "box": part, "threshold": learned or least}
+            _print_hits_as_json(hits, same, asked, recipe=opened.recipe.fingerprint())
         else:
             _print_hits(hits, same)
+            if learned is not None:
+                _print_cut(learned, hits, lambda: opened.search(row, k=1, dim=dim, expansion="none")[0])
         if target is not None:
             viz.save(_montage(image, part, hits, opened.recipe), target)
             if not as_json:
@@ -231,7 +244,16 @@ def _numbers(what: str, text: str) -> tuple[float, ...]:
         raise InputError(f"{what} are numbers with commas between them, got {text!r}") from None
 
 
-def _print_hits_as_json(hits: Sequence[Hit], same: bytes, *, query: str, box: Box | None, recipe: str) -> None:
+def _threshold(text: str | None) -> float | Literal["auto"] | None:
+    if text is None or text == "auto":
+        return "auto" if text else None
+    try:
+        return float(text)
+    except ValueError:
+        raise InputError(f"a threshold is a number or auto, got {text!r}") from None
+
+
+def _print_hits_as_json(hits: Sequence[Hit], same: bytes, asked: Mapping[str, object], *, recipe: str) -> None:
     found = [
         {
             "rank": hit.rank,
@@ -241,7 +263,7 @@ def _print_hits_as_json(hits: Sequence[Hit], same: bytes, *, query: str, box: Bo
         }
         for hit in hits
     ]
-    print_json({"query": json_path(query)["path"], "box": box, "recipe": recipe, "hits": found})
+    print_json({**asked, "recipe": recipe, "hits": found})
 
 
 def _print_hits(hits: Sequence[Hit], same: bytes) -> None:
@@ -250,6 +272,19 @@ def _print_hits(hits: Sequence[Hit], same: bytes) -> None:
     for hit in hits:
         note = "  [dim](this very picture)[/]" if hit.digest == same else ""
         out.print(f"{hit.rank:>4}  {hit.similarity:.3f}  {plain(hit.path)}{note}")
+
+
+def _print_cut(cut: float, hits: Sequence[Hit], nearest: Callable[[], Sequence[Hit]]) -> None:
+    """What the threshold "auto" means; and where it left nothing, what came closest."""
+    closest = (
+        ""
+        if hits
+        else "".join(f" The most similar has {hit.similarity:.3f}: {plain(hit.path)}." for hit in nearest())
+    )
+    out.print(
+        f"Threshold {cut:.3f}, learned from the collection: few things that are not in it come so close.{closest}",
+        style="dim",
+    )
 
 
 def _print_report(report: SyncReport, closing: str) -> None:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from numbers import Real
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal
 
@@ -14,11 +12,11 @@ import numpy as np
 from jaxtyping import Float
 
 from coocnet.data.images import content_digest, read_bytes
-from coocnet.errors import InputError
+from coocnet.errors import InputError, WhiteningError
 from coocnet.fetch import Progress
 from coocnet.index import layer
 from coocnet.index.database import DATABASE_NAME
-from coocnet.index.gallery import Gallery, Hit
+from coocnet.index.gallery import Gallery, Hit, check_count, check_threshold, checked_rows
 from coocnet.index.store import Store, SyncedFolder, mismatch
 from coocnet.index.sync import RowSource, SyncProgress, SyncReport, sole_writer, synchronise
 from coocnet.recipe import Recipe
@@ -26,8 +24,6 @@ from coocnet.whitening import Whitening
 
 if TYPE_CHECKING:
     from coocnet.describe import Describer
-
-_UNIT_WITHIN = 1e-3
 
 
 @dataclass(frozen=True)
@@ -138,7 +134,8 @@ class LocalIndex:
         rows: Float[np.ndarray, "q d"],
         *,
         k: int,
-        threshold: float | None = None,
+        threshold: float | Literal["auto"] | None = None,
+        dim: int | None = None,
         expansion: str | None = None,
         reranking: str = "none",
     ) -> list[list[Hit]]:
@@ -147,7 +144,9 @@ class LocalIndex:
         Args:
             rows: as :meth:`Describer.describe` gives them, before whitening.
             k: at most so many for each query.
-            threshold: leave out what is less similar.
+            threshold: leave out what is less similar; "auto" for :meth:`auto_threshold`, which the similarity to the
+                query itself has to reach, not that to an expanded one.
+            dim: use only so many dimensions of the whitening, the first ones; all if not given.
             expansion: a name in ``coocnet.ranking.EXPANSIONS``, or "none"; the recipe's if not given.
             reranking: a name in ``coocnet.ranking.RERANKINGS``: of the 100 most similar, or k if that is more. It is
                 prepared at the first such search, which for a large collection takes minutes.
@@ -156,18 +155,33 @@ class LocalIndex:
             One list for each row; equal similarities are in order of path.
 
         Raises:
-            InputError: k below 1, a threshold that is no number, rows that no describer gives, an unknown name, or
-                an expansion by similarities of rows that were never whitened.
+            InputError: k below 1, a threshold that is no number, rows that no describer gives, an unknown name, an
+                expansion by similarities of rows that were never whitened, or too few pictures for "auto".
+            WhiteningError: more dimensions than the whitening has, or there is no whitening.
         """
-        _check_count(k)
-        _check_threshold(threshold)
-        gallery = self._current_gallery()
-        queries = _checked_rows(rows, int(self._store.meta("dim") or 0))
+        check_count(k)
+        check_threshold(threshold)
+        gallery = self._current_gallery(dim)
+        queries = checked_rows(rows, int(self._store.meta("dim") or 0))
         if not gallery.paths:
             return [[] for _ in queries]
         chosen = self.recipe.expansion if expansion is None else expansion
         found = gallery.find(queries, self.recipe, k=k, threshold=threshold, expansion=chosen, reranking=reranking)
         return list(found)
+
+    def auto_threshold(self, *, dim: int | None = None) -> float:
+        """The similarity that a thing which is not in the collection seldom reaches, learned from the pictures here.
+
+        See :func:`~coocnet.ranking.similarity_cut`.
+
+        Args:
+            dim: as for :meth:`search`.
+
+        Raises:
+            InputError: fewer than 50 different pictures.
+            WhiteningError: as for :meth:`search`.
+        """
+        return self._current_gallery(dim).cut
 
     def describer(
         self,
@@ -320,42 +334,25 @@ class LocalIndex:
             raise mismatch(self._store.location, self.recipe, given.recipe)
         return given
 
-    def _current_gallery(self) -> Gallery:
-        if self._gallery is None or self._gallery.generation != self._store.generation():
+    def _current_gallery(self, dim: int | None) -> Gallery:
+        held = self._gallery
+        if held is None or (held.generation, held.dim) != (self._store.generation(), dim):
             with self._store.snapshot():
                 generation = self._store.generation()
                 self._store.check_recipe(self.recipe)
                 paths, digests, rows = self._store.matrix()
                 whitening = self.whitening()
+            if dim is not None:
+                if whitening is None:
+                    raise WhiteningError(
+                        f"only whitened rows have first dimensions, so {dim} of them cannot be used: this index has "
+                        "no whitening; give it one with use_whitening, or coocnet index --whitening FILE"
+                    )
+                whitening = whitening.first(dim)
             if whitening is not None:
                 rows = whitening.apply(rows)
-            self._gallery = Gallery(generation, whitening, paths, digests, rows)
-        return self._gallery
-
-
-def _check_count(k: object) -> None:
-    if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:
-        raise InputError(f"k is a whole number of at least 1, got {k!r}")
-
-
-def _check_threshold(threshold: object) -> None:
-    if threshold is not None and not (isinstance(threshold, Real) and math.isfinite(threshold)):
-        raise InputError(f"a threshold is a number, got {threshold!r}")
-
-
-def _checked_rows(rows: np.ndarray, dim: int) -> np.ndarray:
-    given = np.asarray(rows)
-    if given.ndim != 2 or not np.issubdtype(given.dtype, np.floating):
-        raise InputError(f"rows are an array (q, d) of floats, got {given.dtype} of shape {given.shape}")
-    if dim and given.shape[1] != dim:
-        raise InputError(f"rows have {dim} dimensions in this index, got {given.shape[1]}")
-    lengths = np.linalg.norm(given.astype(np.float64), axis=1)
-    if not ((np.abs(lengths - 1) < _UNIT_WITHIN) | (lengths == 0)).all():
-        raise InputError(
-            "rows have length 1 as a describer gives them (0 where a picture is blank), "
-            f"got lengths from {lengths.min():g} to {lengths.max():g}"
-        )
-    return given.astype(np.float32)
+            held = self._gallery = Gallery(generation, dim, whitening, paths, digests, rows)
+        return held
 
 
 def open_index(location: str | os.PathLike[str], recipe: Recipe | None = None) -> LocalIndex:

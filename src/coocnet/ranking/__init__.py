@@ -1,4 +1,4 @@
-"""Everything after the descriptor, on numpy arrays of unit rows: nearest rows, query expansion, re-ranking.
+"""Everything after the descriptor, on numpy arrays of unit rows: nearest rows, expansion, re-ranking, where to cut.
 
 Rows are float32, (n, d), of length 1, or 0 where a picture is blank; what is expanded or re-ranked should be
 whitened. Nothing here holds an n × n matrix: 100,000 rows of 512 numbers take a few hundred megabytes beside
@@ -24,6 +24,7 @@ from typing import Protocol
 import numpy as np
 from jaxtyping import Float
 
+from coocnet.ranking.cut import similarity_cut
 from coocnet.ranking.diffusion import Diffusion
 from coocnet.ranking.expansion import alpha_expansion, augment_database, average_expansion, mean_similarity
 from coocnet.ranking.nearest import Ranked, neighbours
@@ -70,4 +71,5 @@ __all__ = [
     "mean_similarity",
     "neighbours",
     "reciprocal_rerank",
+    "similarity_cut",
 ]

@@ -1,0 +1,76 @@
+"""The similarity from which on a picture counts as found, learned from a collection alone."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from jaxtyping import Float
+
+from coocnet.errors import InputError
+from coocnet.ranking.checks import need_between, need_count, unit_or_zero
+
+LEAST_PICTURES = 50
+"""Below this many different pictures a collection says too little about what is a chance likeness."""
+
+_LONGEST_LIST = 1024
+_STRIKING = 2.0  # chosen on the development sets of benchmarks/thresholds.py, as is the root of k below
+_NUMBERS_AT_ONCE = 1 << 24
+
+
+def similarity_cut(
+    rows: Float[np.ndarray, "n d"], *, rate: float = 0.05, pictures: int = 1000, seed: int = 0
+) -> float:
+    """The similarity that a thing which is not in the collection exceeds with a probability of about ``rate``.
+
+    Each picture plays the query: what is its best chance likeness, the most similar picture that does not show the
+    same thing? Its similarities to the others, s_1 ≥ s_2 ≥ …, fall evenly where all are chance: under an exponential
+    tail the spacings k (s_k − s_{k+1}) all have one mean β (Rényi 1953). Pictures of the same thing stand above that
+    tail by a gap. So the list is parted where √k (s_k − s_{k+1}) is largest; if k times that gap is striking, more
+    than 2β, the chance likeness is s_{k+1}, else s_1. The cut is the (1 − rate) quantile over the pictures. Ours.
+
+    The rate is nominal: what was measured is in docs/real-photographs.md. A collection of few things with very many
+    pictures each, whose gaps run through the pictures of one thing, gets too high a cut.
+
+    Args:
+        rows: the collection, whitened if its searches are; a picture's copies left out.
+        rate: of false matches, between 0 and 1.
+        pictures: how many play the query, drawn with ``seed`` where there are more.
+        seed: of that draw.
+
+    Returns:
+        A cosine similarity.
+
+    Raises:
+        InputError: rows that are not of length 1 or 0, fewer than 50 that are not blank, or a rate that is none.
+
+    Cost: ``pictures`` searches; memory of a few rows of n similarities.
+    """
+    rows = unit_or_zero("rows", rows)
+    need_between("rate", rate, 1e-6, 0.999999)
+    need_count("pictures", pictures)
+    described = rows.any(1)
+    rows = rows if described.all() else rows[described]
+    if len(rows) < LEAST_PICTURES:
+        raise InputError(
+            f"to learn a threshold a collection needs {LEAST_PICTURES} different pictures, this one has "
+            f"{len(rows)}: give the threshold as a number"
+        )
+    drawn = np.random.default_rng(seed).permutation(len(rows))[:pictures]
+    step = max(1, _NUMBERS_AT_ONCE // len(rows))
+    chance = [_chance_likeness(rows, drawn[start : start + step]) for start in range(0, len(drawn), step)]
+    return float(np.quantile(np.concatenate(chance), 1 - rate))
+
+
+def _chance_likeness(rows: Float[np.ndarray, "n d"], drawn: np.ndarray) -> Float[np.ndarray, " b"]:
+    similarities = rows[drawn] @ rows.T
+    similarities[np.arange(len(drawn)), drawn] = -np.inf
+    length = min((len(rows) - 1) // 2, _LONGEST_LIST)
+    best = -np.sort(-np.partition(similarities, -length, axis=1)[:, -length:], axis=1)
+    k = np.arange(1, length)
+    gaps = best[:, :-1] - best[:, 1:]
+    beta = np.median(k * gaps, axis=1) / math.log(2)
+    place, each = (np.sqrt(k) * gaps).argmax(1), np.arange(len(drawn))
+    striking = k[place] * gaps[each, place] > _STRIKING * beta
+    likeness: np.ndarray = best[each, np.where(striking, place + 1, 0)]
+    return likeness
