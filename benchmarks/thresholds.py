@@ -3,7 +3,7 @@
     python benchmarks/thresholds.py DATA --cache FOLDER [--recipe default] [--out results]
 
 Works on the rows that methods.py left in FOLDER. For each query its right pictures are taken out of the collection
-and the threshold is learned on the rest: what still passes is a false match of the hardest kind, a thing like those of
+and the threshold is learned on the rest: what still passes is a false match of the hardest kind, like those of
 the collection. Queries of the other sets are things of another kind. With the right pictures left in, a query none of
 whose right pictures passes is missed. It writes ``thresholds-RECIPE.json`` and prints the table.
 """
