@@ -154,12 +154,15 @@ class Judge:
 
     def treated(self, one: Variant, rows: Rows) -> Iterator[tuple[str, str, list[float]]]:
         """Set, treatment and the average precision of each query."""
+        fitted: dict[str, list[tuple[str, Whitening]]] = {}
         for tested in self.sets:
             without = "" if tested.name in photosets.JUDGED else tested.name
+            if without not in fitted:
+                fitted[without] = list(self._whitenings(one, rows, without))
             database = rows[self._places(tested.database)]
             queries = rows[[self.place[Seen(*pair)] for pair in zip(tested.queries, tested.boxes, strict=True)]]
             yield tested.name, "raw", precisions(database, queries, tested.truths)
-            for name, whitening in self._whitenings(one, rows, without):
+            for name, whitening in fitted[without]:
                 d, q = whitening.apply(database), whitening.apply(queries)
                 yield tested.name, name, precisions(d, q, tested.truths)
                 if name == f"pca {DIM}" and one.group != "ablation":
@@ -173,7 +176,7 @@ class Judge:
         for dim in (DIM, *LONGER_DIMS):
             if dim <= most.dim and (dim == DIM or one.group.startswith("second order")):
                 yield f"pca {dim}", Whitening(most.mean, most.projection[:dim])
-        if one.group.startswith("linear") and without in ("", "dvd_covers"):
+        if one.group == "linear" and without in ("", "dvd_covers"):
             pairs = photosets.pairs(self.images, without=without)
             q, p = np.array([[self.place[Seen(path, None)] for path in pair] for pair in pairs]).T
             where = np.unique(np.concatenate([q, p]))

@@ -349,3 +349,17 @@ def test_a_sync_goes_on_past_a_picture_that_memory_really_does_not_suffice_for(
         "18",
         f"{photos / 'instance000_huge.png'}: out of memory at 2000x2000 pixels: give the recipe's size_px a limit",
     ], done.stderr
+
+
+def test_the_mean_over_scales_may_be_a_power_mean(recipe: Recipe, photos: Path) -> None:
+    paths = sorted(photos.iterdir())[:2]
+    scales = (1.0, 0.7, 0.5)
+    powered = recipe.replace(pooling="gem", scales=scales, scale_power=2.5)
+    each = [
+        Describer(recipe.replace(pooling="gem", scales=(scale,))).describe(paths).astype(float) for scale in scales
+    ]
+    mean = np.mean([row**2.5 for row in each], axis=0) ** (1 / 2.5)
+    expected = mean / np.linalg.norm(mean, axis=1, keepdims=True)
+    np.testing.assert_allclose(Describer(powered).describe(paths), expected, atol=1e-5)
+    plain = Describer(powered.replace(scale_power=1.0)).describe(paths)
+    assert np.abs(plain - expected).max() > 1e-3

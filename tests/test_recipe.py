@@ -146,6 +146,7 @@ CHANGES = {
     "tap": "layer3",
     "size_px": 333,
     "scales": (1.0, 0.5),
+    "scale_power": 3.0,
     "pooling": "crow",
     "prior": "centre",
     "prior_floor": 0.25,
@@ -170,7 +171,7 @@ ABOVE_THE_ROWS = {
 }  # fmt: skip
 NOT_READ_BY_CHCO_SCT_WITHOUT_PRIOR = {
     "prior_floor", "gem_power", "rmac_levels", "context_power", "value_power", "sketch_dim", "sketch_seed",
-    "signed_root", "centre",
+    "signed_root", "centre", "scale_power",
 }  # fmt: skip
 
 
@@ -199,3 +200,11 @@ def test_fingerprints_are_the_same_in_every_process() -> None:
     code = "from coocnet.recipe import Recipe; print(Recipe().fingerprint())"
     other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert other.stdout.strip() == Recipe().fingerprint()
+
+
+def test_a_power_mean_over_scales_needs_rows_without_negative_entries() -> None:
+    with pytest.raises(RecipeError, match=r"scale_power is 1 .* 'bp-act', got 3.0"):
+        Recipe(pooling="bp-act", scale_power=3.0)
+    assert Recipe(scale_power=3.0).row_fingerprint() == Recipe().row_fingerprint()
+    several = Recipe(scales=(1.0, 0.5))
+    assert several.replace(scale_power=3.0).row_fingerprint() != several.row_fingerprint()

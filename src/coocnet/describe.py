@@ -224,8 +224,8 @@ class Describer:
         _need_pixels(pixels, 4, "(b, h, w, 3)")
         with torch.inference_mode():
             x = self._network_input(pixels)
-            total = sum(ops.unit_rows(self._pooled(_rescaled(x, scale))) for scale in self.recipe.scales)
-            assert isinstance(total, Tensor)
+            at_scales = [ops.unit_rows(self._pooled(_rescaled(x, scale))) for scale in self.recipe.scales]
+            total = _power_sum(torch.stack(at_scales), self.recipe.scale_power)
             rows: np.ndarray = ops.unit_rows(total).cpu().numpy()
         return rows
 
@@ -348,6 +348,13 @@ def _need_pixels(pixels: object, axes: int, shape: str) -> None:
         raise InputError(f"pixels are an array, uint8 {shape}, got a {type(pixels).__name__}")
     if pixels.dtype != np.uint8 or pixels.ndim != axes or pixels.shape[-1] != 3 or 0 in pixels.shape:
         raise InputError(f"pixels are an array, uint8 {shape}, got {pixels.dtype} {pixels.shape}")
+
+
+def _power_sum(rows: Tensor, power: float) -> Tensor:
+    """(Σ_s f_s^q)^(1/q) over the first axis: up to its length the power mean over scales."""
+    if power == 1 or len(rows) == 1:
+        return rows.sum(0)
+    return rows.pow(power).sum(0).pow(1 / power)
 
 
 def _rescaled(x: Tensor, scale: float) -> Tensor:

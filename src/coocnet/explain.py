@@ -129,6 +129,10 @@ def explain(
         )
     if not query_maps or not result_maps:
         raise InputError("explain needs at least one map of each picture")
+    if recipe.scale_power != 1 and len(query_maps) > 1:
+        raise InputError(
+            f"a power mean over scales ({recipe.scale_power}) cannot be taken apart by cells; the mean can"
+        )
     with torch.inference_mode():
         asked, found = (_Picture([m.double().cpu() for m in maps], recipe) for maps in (query_maps, result_maps))
         y, y2 = _whitened(asked.row, whitening), _whitened(found.row, whitening)

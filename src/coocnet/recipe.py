@@ -51,6 +51,8 @@ POOLINGS: dict[str, tuple[str, ...]] = {
     "shih-bp": ("cooccurrence.radius_cells", *_BILINEAR),
 }
 """The poolings by name, each with the fields that it reads; ``coocnet.poolings`` has the functions."""
+NON_NEGATIVE = ("ucrow", "spoc", "mac", "rmac", "gem", "crow", "sct", "chco", "chco-sct", "context")
+"""The poolings whose rows have no negative entries, as maps after a ReLU have none."""
 PRIORS: dict[str, tuple[str, ...]] = {"none": (), "centre": (), "top-down": ("prior_floor",)}
 WHITENINGS = ("none", "pca")
 EXPANSIONS = ("none", "aqe", "alpha-qe")
@@ -85,6 +87,8 @@ class Recipe:
         tap: the layer whose map is pooled; ``coocnet weights`` lists those of each backbone.
         size_px: limit of the longer side; 0 for none. Pictures are never enlarged.
         scales: factors at which a picture is described; the unit rows are averaged.
+        scale_power: exponent of that mean over scales, entry by entry; 1 is the plain mean, cirtorch takes GeM's p.
+            Other than 1 it needs a pooling whose rows have no negative entries.
         pooling: one of ``POOLINGS``.
         prior: one of ``PRIORS``; multiplies the map before everything else.
         prior_floor: weight of the bottom row under the top-down prior.
@@ -113,6 +117,7 @@ class Recipe:
     tap: str = "block3"
     size_px: int = 512
     scales: tuple[float, ...] = (1.0,)
+    scale_power: float = 1.0
     pooling: str = "chco-sct"
     prior: str = "none"
     prior_floor: float = 0.5
@@ -143,6 +148,11 @@ class Recipe:
         _choice("prior", self.prior, PRIORS)
         _choice("whitening", self.whitening, WHITENINGS)
         _choice("expansion", self.expansion, EXPANSIONS)
+        if self.scale_power != 1 and self.pooling not in NON_NEGATIVE:
+            raise RecipeError(
+                f"scale_power is 1 where rows may have negative entries, as with pooling {self.pooling!r}, "
+                f"got {self.scale_power}"
+            )
 
     @classmethod
     def preset(cls, name: str) -> Recipe:
@@ -213,6 +223,8 @@ class Recipe:
         for key in ("backbone", "tap", "size_px", "scales", "pooling", "prior", *read):
             owner, _, name = key.rpartition(".")
             table[key] = getattr(getattr(self, owner) if owner else self, name)
+        if len(self.scales) > 1 and self.scale_power != 1:
+            table["scale_power"] = self.scale_power
         return table
 
     def row_fingerprint(self) -> str:
@@ -244,6 +256,7 @@ def _construct(kind: type[T], table: dict[str, Any]) -> T:
 _LIMITS: dict[str, tuple[float, float]] = {
     "size_px": (0, 65536),
     "prior_floor": (0, 1),
+    "scale_power": (0.01, 1000),
     "gem_power": (0.01, 1000),
     "rmac_levels": (1, 16),
     "radius_cells": (0, 1024),
@@ -331,6 +344,8 @@ _PAPER = Recipe(
     whitening="none",
     shrinkage=0.0,
 )
+TUNED_GEM = "gem-sfm120k"
+"""Weights of the fine-tuned baseline of table 7, by name."""
 _MULTISCALE = (1.0, 2**-0.5, 0.5)
 _PRIORS = {"": "none", "-td": "top-down", "-ct": "centre"}
 
@@ -357,6 +372,17 @@ def _paper() -> Iterator[Recipe]:
         row = _PAPER.replace(name=f"paper-{pooling}-ms", pooling=pooling, scales=_MULTISCALE, dim=8192)
         yield row
         yield row.replace(name=f"{row.name}-alpha-qe", expansion="alpha-qe")
+    # The powers are in the checkpoint; coocnet.reproduce puts them in. These stand for it until then.
+    tuned = _PAPER.replace(
+        name="paper-gem-tuned-ms",
+        weights=TUNED_GEM,
+        tap="conv5_3",
+        pooling="gem",
+        scales=_MULTISCALE,
+        scale_power=3.0,
+    )
+    yield tuned
+    yield tuned.replace(name="paper-gem-tuned-ms-alpha-qe", expansion="alpha-qe")
 
 
 PRESETS: dict[str, Recipe] = {

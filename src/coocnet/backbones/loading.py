@@ -7,12 +7,15 @@ names may be anything that fits the network, tensor by tensor.
 
 from __future__ import annotations
 
+import codecs
 import os
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import platformdirs
 import torch
 from safetensors.torch import load_file
@@ -24,6 +27,21 @@ from coocnet.errors import FetchError, InputError, WeightsMismatchError, Weights
 from coocnet.fetch import Progress, fetch, sha256_of
 
 WEIGHTS_FOLDER_VARIABLE = "COOCNET_WEIGHTS"
+# What NumPy arrays are made of: some checkpoints keep a whitening beside the tensors. Old files use the old names.
+_ARRAYS: list[Any] = [
+    np.ndarray,
+    np.dtype,
+    *(type(np.dtype(kind)) for kind in ("f4", "f8", "i4", "i8")),
+    *(
+        (function, f"{module}.multiarray.{name}")
+        for module in ("numpy.core", "numpy._core")
+        for name, function in (
+            ("_reconstruct", np.array(0).__reduce__()[0]),
+            ("scalar", np.float64(0).__reduce__()[0]),
+        )
+    ),
+    codecs.encode,
+]
 _LISTED = 6
 
 
@@ -189,12 +207,14 @@ def _digest(path: Path) -> str:
         raise WeightsMismatchError(f"{printable(path)} cannot be read: {error.strerror or error}") from error
 
 
-def _read_tensors(path: Path) -> StateDict:
-    """The tensors of a file; nothing in it is ever run."""
+def read_checkpoint(path: str | os.PathLike[str]) -> dict[Any, Any]:
+    """All that a PyTorch checkpoint holds: tensors and arrays in plain containers; nothing in it is ever run.
+
+    Raises:
+        WeightsMismatchError: not such a file, damaged, or with objects of other kinds in it.
+    """
     try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), torch.serialization.safe_globals(_ARRAYS):
             warnings.simplefilter("ignore")
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
@@ -202,11 +222,24 @@ def _read_tensors(path: Path) -> StateDict:
             f"{printable(path)} is not a file of tensors, or damaged ({type(error).__name__}). "
             "Give a .safetensors file or a PyTorch checkpoint that holds tensors only."
         ) from error
-    if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
+    if not isinstance(content, dict):
+        raise WeightsMismatchError(f"{printable(path)} does not hold a table of named tensors.")
+    return content
+
+
+def _read_tensors(path: Path) -> StateDict:
+    """The tensors of a file; nothing in it is ever run."""
+    if path.suffix == ".safetensors":
+        try:
+            return load_file(path)
+        except Exception as error:
+            raise WeightsMismatchError(
+                f"{printable(path)} is not a file of tensors, or damaged ({type(error).__name__})."
+            ) from error
+    content = read_checkpoint(path)
+    if isinstance(content.get("state_dict"), dict):
         content = content["state_dict"]
-    if not isinstance(content, dict) or not all(
-        isinstance(name, str) and isinstance(value, Tensor) for name, value in content.items()
-    ):
+    if not all(isinstance(name, str) and isinstance(value, Tensor) for name, value in content.items()):
         raise WeightsMismatchError(f"{printable(path)} does not hold a table of named tensors.")
     return content
 

@@ -34,7 +34,7 @@ class Vgg16(Trunk):
 
 def _rename(name: str) -> str | None:
     """Both layouts: ``features.0.weight`` of the whole network, ``0.weight`` of its features alone."""
-    if name.startswith("classifier."):
+    if name.startswith(("classifier.", "pool.", "whiten.")):
         return None
     return name if name.startswith("features.") else f"features.{name}"
 
@@ -69,6 +69,19 @@ VGG16 = Backbone(
             std=IMAGENET_STD,
             source="the authors' Caffe model, as converted for cnnimageretrieval-pytorch",
             licence="none stated by the conversion; see the VGG authors' terms",
+            rename=_rename,
+        ),
+        "gem-sfm120k": Weights(
+            file="retrievalSfM120k-vgg16-gem-b4dcdc6.pth",
+            sha256=None,
+            urls=(
+                "http://cmp.felk.cvut.cz/cnnimageretrieval/data/networks/retrieval-SfM-120k/"
+                "retrievalSfM120k-vgg16-gem-b4dcdc6.pth",
+            ),
+            mean=IMAGENET_MEAN,
+            std=IMAGENET_STD,
+            source="Radenović et al. 2018, fine-tuned with GeM on retrieval-SfM-120k",
+            licence="none stated; the code beside it is MIT",
             rename=_rename,
         ),
     },
