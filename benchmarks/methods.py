@@ -43,7 +43,7 @@ SCALES = (1.0, 2**-0.5, 0.5)
 DIM = 512
 LONGER_DIMS = (1024, 1400)
 PAIRS_SHRINKAGE = 0.1
-EXPANDED_BY = 10
+EXPANDED_BY, ALPHA = 10, 3.0
 SHARD = 50
 ALIKE = 0.9999
 Rows = np.ndarray
@@ -167,7 +167,7 @@ class Judge:
                 yield tested.name, name, precisions(d, q, tested.truths)
                 if name == f"pca {DIM}" and one.group != "ablation":
                     for expansion, expanded in EXPANSIONS.items():
-                        e = expanded(d, q, n=EXPANDED_BY, whitened=True)
+                        e = expanded(d, q, n=EXPANDED_BY, alpha=ALPHA, whitened=True)
                         yield tested.name, f"{name}, {expansion}", precisions(d, e, tested.truths)
 
     def _whitenings(self, one: Variant, rows: Rows, without: str) -> Iterator[tuple[str, Whitening]]:
@@ -236,7 +236,7 @@ def manifest(given: argparse.Namespace, describer: Describer, pictures: Sequence
             "pairs": {"of": list(photosets.CHOOSING), "shrinkage": PAIRS_SHRINKAGE, "dim": DIM},
         },
         "means_and_axes_learned_on": f"every fourth picture of {photosets.LEARN_ON}",
-        "query_expansion": {"n": EXPANDED_BY, "alpha": 3.0},
+        "query_expansion": {"n": EXPANDED_BY, "alpha": ALPHA},
         "scales": SCALES,
         "maps_held_in": "float16",
         "protocol": "trapezoid AP, junk removed; paris6k_subset: queries cropped to their boxes, query picture stays "

@@ -37,6 +37,7 @@ from coocnet.ranking import (
 )
 from coocnet.whitening import unit_rows
 
+EXPANDED_BY, ALPHA = 10, 3.0
 LIST = 51
 PER_THING = 20
 SPREAD = 0.7
@@ -118,7 +119,7 @@ def search_all(rows: np.ndarray, folder: Path) -> dict[str, object]:
 def augment(rows: np.ndarray, graph: Ranked) -> dict[str, object]:
     """Database augmentation, once."""
     started = time.perf_counter()
-    augment_database(rows, graph=graph)
+    augment_database(rows, n=EXPANDED_BY, alpha=ALPHA, graph=graph)
     return {"all_s": round(time.perf_counter() - started, 2)}
 
 
@@ -138,8 +139,12 @@ def step(name: str, folder: Path, size: tuple[int, int], truncation: int) -> dic
     todo: dict[str, Callable[[], dict[str, object]]] = {
         "neighbours": lambda: search_all(rows, folder),
         "neighbours of one query": lambda: {"query_ms": each_query(queries, lambda q: neighbours(rows, q, k=100))},
-        "average expansion": lambda: {"query_ms": each_query(queries, lambda q: average_expansion(rows, q))},
-        "alpha expansion": lambda: {"query_ms": each_query(queries, lambda q: alpha_expansion(rows, q))},
+        "average expansion": lambda: {
+            "query_ms": each_query(queries, lambda q: average_expansion(rows, q, n=EXPANDED_BY))
+        },
+        "alpha expansion": lambda: {
+            "query_ms": each_query(queries, lambda q: alpha_expansion(rows, q, n=EXPANDED_BY, alpha=ALPHA))
+        },
         "augmentation": lambda: augment(rows, graph or neighbours(rows, k=LIST)),
         "reciprocal": lambda: ranked(queries, lambda: Reciprocal.build(rows, graph=graph)),
         "diffusion": lambda: ranked(queries, lambda: Diffusion.build(rows, graph=graph)),

@@ -188,6 +188,17 @@ def test_a_similarity_is_explained_in_a_picture(command, library: Path, tmp_path
     assert "to be read" in command(library, "explain", query, result, "-o", result).stderr
 
 
+def test_neighbours_are_kept_for_re_ranking(command, library: Path) -> None:
+    query = sorted((library / "photos").iterdir())[4]
+    before = command(library, "search", query, "--rerank", "reciprocal", "--json").stdout
+    done = command(library, "prepare")
+    assert done.returncode == 0, done.stderr
+    assert (library / "photos.cooc" / "neighbours.npz").is_file()
+    assert command(library, "search", query, "--rerank", "reciprocal", "--json").stdout == before
+    refused = command(library, "search", query, "--dba")
+    assert "never whitened" in " ".join(refused.stderr.split())
+
+
 def test_search_options_reach_the_search(command, library: Path) -> None:
     query = sorted((library / "photos").iterdir())[0]
 
@@ -233,6 +244,30 @@ def test_a_whitening_is_fitted_written_given_and_declined(
     assert json.loads(run("info", "--json").stdout)["whitening"] == before
     assert run("index", photos, "--whitening", "none").returncode == 0
     assert json.loads(run("info", "--json").stdout)["whitening"] == "none, as asked for"
+
+
+def test_a_whitening_is_learned_from_a_list_of_what_pictures_show(run, photos: Path, recipe_file, tmp_path) -> None:
+    assert run("index", photos, "--recipe", recipe_file).returncode == 0
+    lines = [f"photos/{path.name},{path.name.split('_')[0]}" for path in sorted(photos.iterdir())]
+    (tmp_path / "shown.csv").write_text("\n".join(["image,instance", *lines]))
+    done = run("whitening", "-o", "white.safetensors", "--pairs", "shown.csv", "--dim", "4")
+    assert done.returncode == 0, done.stderr
+    assert "4 dimensions, fitted on 18 pairs of 18 pictures" in done.stdout
+    assert run("index", photos, "--whitening", "white.safetensors").returncode == 0
+    assert "pairs" in json.loads(run("info", "--json").stdout)["whitening"]
+    (tmp_path / "shown.csv").write_text("image,instance\nphotos/a.jpg,1\nphotos/b.jpg,1\n")
+    assert "is not in this index" in " ".join(
+        run("whitening", "-o", "w.safetensors", "--pairs", "shown.csv").stderr.split()
+    )
+
+
+def test_fewer_dimensions_than_asked_for_are_said(run, photos: Path, recipe_file: Path) -> None:
+    assert run("index", photos, "--recipe", recipe_file).returncode == 0
+    said = " ".join(run("whitening", "-o", "white.safetensors").stdout.split())
+    assert "9 dimensions, fitted on 18 pictures" in said
+    assert "these pictures determine 17" in said
+    given = run("index", photos, "--whitening", "white.safetensors")
+    assert "has 9 dimensions, the recipe names 512" in " ".join(given.stderr.split())
 
 
 def test_no_output_takes_the_place_of_what_is_read(

@@ -91,7 +91,7 @@ def _gallery(rows: np.ndarray, copies: int = 1) -> Gallery:
 
 
 def _found(gallery: Gallery, queries: np.ndarray, **options) -> list[list[str]]:
-    asked = {"k": 5, "threshold": "auto", "expansion": "none", "reranking": "none", **options}
+    asked = {"k": 5, "threshold": "auto", "expansion": "none", "augmentation": False, "reranking": "none", **options}
     return [[hit.path for hit in hits] for hits in gallery.find(queries, Recipe(), **asked)]
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from coocnet.describe import Describer
 from coocnet.errors import InputError
 from coocnet.index import open_index
-from coocnet.ranking import EXPANSIONS, RERANKINGS, neighbours
+from coocnet.ranking import EXPANSIONS, RERANKINGS, augment_database, neighbours
 from indexing import sync
 
 
@@ -24,8 +25,7 @@ def whitened(place, photos, recipe, describer):
 @pytest.mark.parametrize("expansion", EXPANSIONS)
 def test_an_expansion_searches_with_the_expanded_query(whitened, photos, expansion) -> None:
     index, rows, whitened_rows = whitened
-    options = {"alpha": 2.0} if expansion == "alpha-qe" else {}
-    expanded = EXPANSIONS[expansion](whitened_rows, whitened_rows[:3], n=4, **options)
+    expanded = EXPANSIONS[expansion](whitened_rows, whitened_rows[:3], n=4, alpha=2.0)
     expected = neighbours(whitened_rows, expanded, k=18)
     for hits, positions, scores in zip(
         index.search(rows[:3], k=18, expansion=expansion), expected.positions, expected.scores, strict=True
@@ -56,15 +56,103 @@ def test_the_recipes_expansion_is_used_unless_another_is_asked_for(place, photos
         assert index.search(row, k=5) != index.search(row, k=5, expansion="none")
 
 
-def test_a_threshold_after_a_re_ranking_leaves_out_what_is_less_similar(whitened) -> None:
+@pytest.mark.parametrize("reranking", RERANKINGS)
+@pytest.mark.parametrize("k", [1, 3, 18])
+def test_a_threshold_and_a_re_ranking_lose_no_hit_between_them(whitened, reranking, k) -> None:
     index, rows, _ = whitened
-    hits = index.search(rows[:1], k=18, reranking="reciprocal", threshold=0.5)[0]
-    assert hits
-    assert all(hit.similarity >= 0.5 for hit in hits)
+    everything = index.search(rows, k=18, reranking=reranking)
+    for threshold in (-0.2, 0.3, 0.9):
+        for hits, whole in zip(
+            index.search(rows, k=k, reranking=reranking, threshold=threshold), everything, strict=True
+        ):
+            expected = [hit.path for hit in whole if hit.similarity >= threshold][:k]
+            assert [hit.path for hit in hits] == expected
+    passing = index.search(rows, k=1, reranking=reranking, threshold=0.9)
+    assert all(passing), "every picture finds itself"
 
 
-def test_weights_by_similarity_are_refused_on_rows_that_were_never_whitened(place, photos, recipe, describer) -> None:
-    sync(place, photos, recipe, describer)
+def test_what_is_re_ranked_does_not_depend_on_how_much_is_shown(whitened) -> None:
+    index, rows, _ = whitened
+    for few, many in zip(
+        index.search(rows, k=2, reranking="reciprocal"), index.search(rows, k=18, reranking="reciprocal"), strict=True
+    ):
+        assert few == many[:2]
+
+
+def test_augmentation_searches_in_the_augmented_rows(whitened, photos) -> None:
+    index, rows, whitened_rows = whitened
+    augmented = augment_database(whitened_rows, n=4, alpha=2.0)
+    expected = neighbours(augmented, whitened_rows[:3], k=18)
+    paths = [str(path) for path in sorted(photos.iterdir())]
+    for hits, positions, scores in zip(
+        index.search(rows[:3], k=18, augmentation=True), expected.positions, expected.scores, strict=True
+    ):
+        assert [hit.path for hit in hits] == [paths[at] for at in positions]
+        np.testing.assert_allclose([hit.similarity for hit in hits], scores, atol=1e-5)
+    assert index.search(rows[:3], k=18, augmentation=True) != index.search(rows[:3], k=18)
+
+
+@pytest.mark.parametrize("offline", [False, True])
+@pytest.mark.parametrize("options", [{"reranking": "diffusion"}, {"reranking": "reciprocal"}, {"augmentation": True}])
+def test_what_was_prepared_answers_as_if_it_were_made_anew(whitened, offline, options) -> None:
+    index, rows, _ = whitened
+    before = index.search(rows, k=18, **options)
+    index.prepare_reranking(offline=offline)
+    held = index._current_gallery(None).prepared
+    assert (held.solved is not None) == offline
+    assert index.search(rows, k=18, **options) == before
+
+
+def test_what_was_prepared_is_left_unused_when_the_collection_has_changed(whitened, photos, describer) -> None:
+    index, rows, _ = whitened
+    index.prepare_reranking()
+    assert index._current_gallery(None).prepared is not None
+    sorted(photos.iterdir())[0].unlink()
+    index.sync(photos, describer=describer)
+    assert index._current_gallery(None).prepared is None
+    assert len(index.search(rows[:1], k=18, reranking="reciprocal")[0]) == 17
+
+
+def test_a_damaged_preparation_is_made_anew(whitened) -> None:
+    index, rows, _ = whitened
+    before = index.search(rows[:3], k=5, reranking="diffusion")
+    index.prepare_reranking()
+    kept = index._store.location / "neighbours.npz"
+    kept.write_bytes(kept.read_bytes()[:100])
+    index._gallery = None
+    assert index.search(rows[:3], k=5, reranking="diffusion") == before
+
+
+@pytest.mark.parametrize(
+    "options", [{"expansion": "alpha-qe"}, {"augmentation": True}, {"reranking": "diffusion"}], ids=str
+)
+@pytest.mark.parametrize("pooling", ["chco-sct", "bp-at"])
+def test_weights_by_similarity_are_refused_on_rows_that_were_never_whitened(
+    place, photos, recipe, options, pooling
+) -> None:
+    chosen = recipe.replace(pooling=pooling, sketch_dim=64)
+    describer = Describer(chosen)
+    sync(place, photos, chosen, describer)
     row = describer.describe(sorted(photos.iterdir())[:1])
-    with open_index(place) as index, pytest.raises(InputError, match="never whitened"):
-        index.search(row, k=5, expansion="alpha-qe")
+    with open_index(place) as index:
+        with pytest.raises(InputError, match="never whitened"):
+            index.search(row, k=5, **options)
+        with pytest.raises(InputError, match="never whitened"):
+            index.prepare_reranking(offline=True)
+        index.prepare_reranking()
+        with pytest.raises(InputError, match="never whitened"):
+            index.search(row, k=5, **options)
+
+
+def test_centred_rows_count_as_whitened(place, photos, recipe) -> None:
+    chosen = recipe.replace(pooling="centred", sketch_dim=64)
+    describer = Describer(chosen)
+    sync(place, photos, chosen, describer)
+    with open_index(place) as index:
+        assert index.search(describer.describe(sorted(photos.iterdir())[:1]), k=5, expansion="alpha-qe")[0]
+
+
+@pytest.mark.parametrize("options", [{"expansion": "some"}, {"reranking": "some"}])
+def test_unknown_names_are_refused_even_where_there_is_nothing_to_find(place, recipe, options) -> None:
+    with open_index(place, recipe) as index, pytest.raises(InputError, match="'some'"):
+        index.search(np.zeros((1, 4), np.float32), k=1, **options)

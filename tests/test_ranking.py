@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import reference_ranking as reference
+from coocnet import ranking
 from coocnet.errors import InputError
 from coocnet.evaluate import Truth, average_precision
 from coocnet.ranking import (
@@ -19,9 +20,6 @@ from coocnet.ranking import (
     Diffusion,
     Ranked,
     Reciprocal,
-    alpha_expansion,
-    augment_database,
-    average_expansion,
     mean_similarity,
     neighbours,
     reciprocal_rerank,
@@ -29,6 +27,9 @@ from coocnet.ranking import (
 from coocnet.ranking import nearest as nearest_module
 from coocnet.whitening import fit_pca, unit_rows
 
+average_expansion = partial(ranking.average_expansion, n=10)
+alpha_expansion = partial(ranking.alpha_expansion, n=20, alpha=3.0)
+augment_database = partial(ranking.augment_database, n=10, alpha=3.0)
 BUILDS = {
     **RERANKINGS,
     "truncated": partial(Diffusion.build, truncation=30),
@@ -173,7 +174,7 @@ def test_mean_similarity_is_that_of_all_pairs(make) -> None:
 @pytest.mark.parametrize("expand", [lambda rows, **o: alpha_expansion(rows, rows, **o), augment_database])
 def test_weights_by_similarity_are_refused_on_rows_that_were_never_whitened(expand) -> None:
     rows = _activations(200)
-    with pytest.raises(InputError, match=r"similarity of 0\.[5-9].* never whitened.* Whiten"):
+    with pytest.raises(InputError, match=r"similarity of 0\.[5-9].* never whitened.*coocnet whitening"):
         expand(rows)
     expand(fit_pca(rows).apply(rows))
     expand(rows, whitened=True)
@@ -250,6 +251,23 @@ def test_truncated_solutions_are_those_on_the_nearest_rows_alone(truncation: int
         np.testing.assert_allclose(found.scores[at], expected[found.positions[at]], rtol=1e-3, atol=1e-4)
 
 
+def test_solutions_that_were_kept_rank_as_when_they_were_made() -> None:
+    rows, _ = _clusters(60)
+    made = Diffusion.build(rows, truncation=20, offline=True)
+    again = Diffusion.build(rows, truncation=20, solved=made.solved)
+    for one, other in zip(made.rank(rows[:7], k=60), again.rank(rows[:7], k=60), strict=True):
+        np.testing.assert_array_equal(one, other)
+    columns, values = made.solved
+    for wrong in ((columns[:-1], values[:-1]), (columns, values[:, :-1]), (columns + 60, values)):
+        with pytest.raises(InputError, match="solutions for 60 rows"):
+            Diffusion.build(rows, solved=wrong)
+
+
+def test_diffusion_refuses_rows_of_which_the_caller_says_they_were_never_whitened() -> None:
+    with pytest.raises(InputError, match="never whitened"):
+        Diffusion.build(_activations(50), whitened=False)
+
+
 def test_what_nothing_reaches_comes_last_by_similarity() -> None:
     rows, _ = _clusters(60)
     found = Diffusion.build(rows, k_graph=2, k_query=2).rank(rows[:8], k=60)
@@ -301,11 +319,11 @@ def _collections() -> dict[str, np.ndarray]:
 def test_an_expansion_gives_unit_rows_whatever_the_collection(name: str, rows: np.ndarray) -> None:
     queries = np.concatenate([_clusters(5, seed=1)[0], np.zeros((1, 16), np.float32)])
     before = queries.copy()
-    new = EXPANSIONS[name](rows, queries, whitened=True)
+    new = EXPANSIONS[name](rows, queries, n=20, alpha=3.0, whitened=True)
     assert (new.shape, new.dtype) == (queries.shape, np.float32)
     np.testing.assert_allclose(np.linalg.norm(new, axis=1), [1, 1, 1, 1, 1, 0], atol=1e-5)
     np.testing.assert_array_equal(queries, before)
-    np.testing.assert_array_equal(EXPANSIONS[name](rows, queries[2:3], whitened=True), new[2:3])
+    np.testing.assert_array_equal(EXPANSIONS[name](rows, queries[2:3], n=20, alpha=3.0, whitened=True), new[2:3])
 
 
 @pytest.mark.parametrize("rows", _collections().values(), ids=_collections())
@@ -342,7 +360,7 @@ def test_overlapping_things_are_told_apart_better_than_by_similarity_alone(name:
     queries, asked = rows[:30], label[:30]
     plain = _mean_precision(neighbours(rows, queries, k=600), label, asked)
     if name in EXPANSIONS:
-        found = neighbours(rows, EXPANSIONS[name](rows, queries), k=600)
+        found = neighbours(rows, EXPANSIONS[name](rows, queries, n=20, alpha=3.0), k=600)
     elif name in BUILDS:
         found = BUILDS[name](rows).rank(queries, k=600)
     else:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import numpy as np
 import pytest
+from safetensors.numpy import save
 
 from coocnet.errors import WhiteningError
 from coocnet.whitening import Whitening, fit_pairs, fit_pca, unit_rows
@@ -190,9 +193,28 @@ def test_a_learned_whitening_finds_pairs_that_plain_similarity_misses() -> None:
 def test_too_few_pairs_are_refused_unless_there_is_a_shrinkage() -> None:
     rows, queries, positives = _pairs(30, 20, 0.3)
     with pytest.raises(WhiteningError, match="8 pairs determine 8 of 20 directions"):
-        fit_pairs(rows, queries[:8], positives[:8])
+        fit_pairs(rows, queries[:8], positives[:8], shrinkage=0)
     fitted = fit_pairs(rows, queries[:8], positives[:8], shrinkage=0.1, dim=10)
     assert np.isfinite(fitted.apply(rows)).all()
+    unasked = fit_pairs(rows, queries[:8], positives[:8], dim=10)
+    assert unasked.provenance["shrinkage"] == "0.1"
+    np.testing.assert_array_equal(unasked.projection, fitted.projection)
+
+
+def test_blank_pictures_take_no_part_in_pairs() -> None:
+    rows, queries, positives = _pairs(60, 8, 0.3)
+    blank = np.concatenate([rows, np.zeros((5, 8), np.float32)])
+    with_blank = fit_pairs(blank, np.append(queries, 0), np.append(positives, len(rows) + 1), dim=4)
+    fitted = fit_pairs(rows, queries, positives, dim=4)
+    np.testing.assert_allclose(with_blank.projection, fitted.projection, rtol=1e-5)
+    assert (with_blank.provenance["pictures"], with_blank.provenance["pairs"]) == (str(len(blank)), str(len(queries)))
+
+
+def test_at_most_so_many_dimensions_of_pairs_are_as_many_as_there_are() -> None:
+    rows, queries, positives = _pairs(60, 8, 0.3)
+    assert fit_pairs(rows, queries, positives, dim=500, at_most=True).dim == 8
+    with pytest.raises(WhiteningError, match="determine 8 dimensions, 500 were asked for"):
+        fit_pairs(rows, queries, positives, dim=500)
 
 
 @pytest.mark.parametrize(
@@ -209,3 +231,44 @@ def test_pairs_that_cannot_be_are_refused(queries: list[float], positives: list[
     rows, _, _ = _pairs(30, 5, 0.3)
     with pytest.raises(WhiteningError, match=says):
         fit_pairs(rows, np.array(queries), np.array(positives), shrinkage=0.1)
+
+
+def test_no_damaged_byte_of_a_saved_whitening_goes_unnoticed() -> None:
+    content = fit_pca(_rows(12, 3), dim=2, provenance={"row_fingerprint": "0123"}).to_bytes()
+    for at in range(len(content)):
+        damaged = bytearray(content)
+        damaged[at] ^= 1
+        try:
+            read = Whitening.from_bytes(bytes(damaged))
+        except WhiteningError:
+            continue
+        assert read.equals(Whitening.from_bytes(content))  # the names of fields that nobody reads
+
+
+def test_a_deeply_nested_provenance_is_refused() -> None:
+    tensors = {"mean": np.zeros(2, np.float32), "projection": np.eye(2, dtype=np.float32)}
+    nested = "[" * 100_000
+    digest = hashlib.sha256(tensors["mean"].tobytes() + tensors["projection"].tobytes() + nested.encode()).hexdigest()
+    made = save(tensors, metadata={"kind": "coocnet-whitening-1", "provenance": nested, "sha256": digest})
+    with pytest.raises(WhiteningError, match="not a whitening"):
+        Whitening.from_bytes(made)
+
+
+@pytest.mark.parametrize("rows", [np.zeros(3, np.float32), [[0.0, 1.0, 0.0]], np.array([["a", "b", "c"]])], ids=repr)
+def test_what_is_no_array_of_rows_is_refused(rows) -> None:
+    with pytest.raises(WhiteningError, match=r"an array \(n, d\) of numbers"):
+        fit_pca(_rows(12, 3)).apply(rows)
+
+
+def test_texts_are_no_rows_to_fit_on() -> None:
+    with pytest.raises(WhiteningError, match="rows of numbers"):
+        fit_pca(np.array([["a", "b"], ["c", "d"]]))
+
+
+def test_whitening_far_from_the_mean_loses_no_digits() -> None:
+    data = np.random.default_rng(3).normal(size=(300, 20)) * np.geomspace(1, 1e-4, 20)
+    rows = unit_rows(data + 10)
+    fitted = fit_pca(rows)
+    exact = (rows.astype(np.float64) - fitted.mean) @ fitted.projection.astype(np.float64).T
+    exact /= np.linalg.norm(exact, axis=1, keepdims=True)
+    np.testing.assert_allclose(fitted.apply(rows), exact, atol=2e-5)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import hashlib
 import json
 import math
 import os
@@ -18,6 +19,7 @@ from coocnet.errors import WhiteningError, printable
 from coocnet.output import written_whole
 
 _KIND = "coocnet-whitening-1"
+_SHRINKAGE_OF_FEW_PAIRS = 0.1
 
 
 @dataclass(frozen=True)
@@ -54,17 +56,20 @@ class Whitening:
         """Whitened rows of unit length, float32, in blocks so that memory stays bounded.
 
         Raises:
-            WhiteningError: rows of another dimension.
+            WhiteningError: no array (n, d) of numbers, or rows of another dimension.
         """
+        given: object = rows
+        if not isinstance(given, np.ndarray) or given.ndim != 2 or given.dtype.kind not in "fiu":
+            what = f"{given.dtype} of shape {given.shape}" if isinstance(given, np.ndarray) else type(given).__name__
+            raise WhiteningError(f"a whitening takes an array (n, d) of numbers, got {what}")
         if rows.shape[1] != self.mean.shape[0]:
             raise WhiteningError(f"this whitening takes rows of {self.mean.shape[0]} dimensions, got {rows.shape[1]}")
-        projection = self.projection.astype(np.float32)
-        shift = (self.projection.astype(np.float64) @ self.mean.astype(np.float64)).astype(np.float32)
+        projection, mean = self.projection.astype(np.float32), self.mean.astype(np.float32)
         out = np.empty((len(rows), self.dim), np.float32)
         for start in range(0, len(rows), 8192):
             block = rows[start : start + 8192]
             described = block.any(1, keepdims=True)
-            out[start : start + len(block)] = unit_rows((block @ projection.T - shift) * described)
+            out[start : start + len(block)] = unit_rows(((block - mean) @ projection.T) * described)
         return out
 
     def check_fits(self, row_fingerprint: str, weights_sha256: str, dim: int = 0) -> None:
@@ -91,7 +96,9 @@ class Whitening:
     def to_bytes(self) -> bytes:
         """The whitening as a safetensors file's bytes."""
         tensors = {"mean": self.mean, "projection": self.projection}
-        return save(tensors, metadata={"kind": _KIND, "provenance": json.dumps(self.provenance)})
+        provenance = json.dumps(self.provenance)
+        digest = _digest_of(self.mean, self.projection, provenance)
+        return save(tensors, metadata={"kind": _KIND, "provenance": provenance, "sha256": digest})
 
     @classmethod
     def from_bytes(cls, content: bytes) -> Whitening:
@@ -111,11 +118,13 @@ class Whitening:
                 raise WhiteningError(f"shapes {mean.shape} and {projection.shape} do not make a whitening")
             if not (np.isfinite(mean).all() and np.isfinite(projection).all()):
                 raise WhiteningError("a whitening whose numbers are not all finite")
+            if metadata["sha256"] != _digest_of(mean, projection, metadata["provenance"]):
+                raise WhiteningError("the file is damaged: its numbers are not those that were written")
             provenance = json.loads(metadata["provenance"])
             if not isinstance(provenance, dict) or not all(isinstance(value, str) for value in provenance.values()):
                 raise WhiteningError(f"a provenance is a table of texts, got {str(provenance)[:80]}")
             return cls(mean, projection, provenance)
-        except (SafetensorError, ValueError, KeyError, TypeError) as error:
+        except (SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise WhiteningError(f"these bytes are not a whitening: {error}") from error
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -195,7 +204,8 @@ def fit_pairs(
     positives: Int[np.ndarray, " m"],
     *,
     dim: int = 0,
-    shrinkage: float = 0.0,
+    at_most: bool = False,
+    shrinkage: float | None = None,
     provenance: dict[str, str] | None = None,
 ) -> Whitening:
     """Learned whitening: from pairs of rows that show the same thing.
@@ -206,24 +216,33 @@ def fit_pairs(
     shrinkage s adds s times the mean eigenvalue of S to each before the root.
 
     Source: Mikolajczyk and Matas 2007; for retrieval Radenović, Tolias and Chum 2018, section 3.4 (which uses a
-    Cholesky factor in place of S^(−1/2): the same up to a rotation that V undoes).
+    Cholesky factor in place of S^(−1/2): the same up to a rotation that V undoes). Zero rows, of pictures without any
+    activation, are left out, and so are their pairs.
 
     Args:
         rows: descriptors of unit length.
         queries: position of the first row of each pair.
         positives: position of the second.
         dim: dimensions to keep; 0 for all that the rows determine.
-        shrinkage: s ≥ 0; above 0 it is needed where the pairs determine fewer directions than the rows have.
+        at_most: keep fewer than ``dim`` where the rows determine fewer, instead of refusing.
+        shrinkage: s ≥ 0; above 0 it is needed where the pairs determine fewer directions than the rows have. If not
+            given 0, or 0.1 where there are no more pairs than dimensions.
         provenance: goes into the file, with m, n and the date added.
 
     Raises:
         WhiteningError: positions outside the rows, rows that are not finite, pairs that leave directions of S
             undetermined without a shrinkage, or more dimensions asked for than the rows determine.
     """
-    data = _checked_data(rows, dim, shrinkage)
+    data = _checked_data(rows, dim, shrinkage or 0)
     q, p = _positions(queries, len(data)), _positions(positives, len(data))
+    described = np.any(data != 0, axis=1)
+    if len(q) == len(p):
+        whole = described[q] & described[p]
+        q, p = q[whole], p[whole]
     if len(q) != len(p) or not len(q):
         raise WhiteningError(f"a learned whitening needs pairs: got {len(q)} queries and {len(p)} positives")
+    if shrinkage is None:
+        shrinkage = 0.0 if len(q) > data.shape[1] else _SHRINKAGE_OF_FEW_PAIRS
     within = data[q] - data[p]
     values, vectors = np.linalg.eigh(within.T @ within / len(within))
     rank = int((values > values.max(initial=0) * 1e-10).sum())
@@ -234,13 +253,14 @@ def fit_pairs(
         )
     even = vectors / np.sqrt(np.maximum(values, 0) + shrinkage * values.mean())
     mean = data[q].mean(0)
-    spread, turned = _principal_axes((data - mean) @ even)
+    spread, turned = _principal_axes((data[described] - mean) @ even)
     most = int((spread > spread.max(initial=0) * 1e-10).sum())
-    if not most or dim > most:
+    keep = min(dim or most, most) if at_most else dim or most
+    if not most or keep > most:
         raise WhiteningError(f"{len(data)} rows determine {most} dimensions, {dim} were asked for")
     facts = {"kind": "pairs", "pictures": str(len(data)), "pairs": str(len(q)), "rank": str(most)}
     facts["shrinkage"] = str(shrinkage)
-    return _made(mean, turned[:, : dim or most].T @ even.T, facts, provenance)
+    return _made(mean, turned[:, :keep].T @ even.T, facts, provenance)
 
 
 def _checked_data(rows: np.ndarray, dim: object, shrinkage: object) -> np.ndarray:
@@ -248,12 +268,20 @@ def _checked_data(rows: np.ndarray, dim: object, shrinkage: object) -> np.ndarra
         raise WhiteningError(f"shrinkage is a number of 0 or more, got {shrinkage!r}")
     if not (isinstance(dim, int | np.integer) and dim >= 0):
         raise WhiteningError(f"a whitening keeps 0 (for all) or more dimensions, got {dim!r}")
-    data = np.asarray(rows, np.float64)
+    try:
+        data = np.asarray(rows, np.float64)
+    except (ValueError, TypeError) as error:
+        raise WhiteningError(f"a whitening is fitted on rows of numbers: {error}") from error
     if data.ndim != 2:
         raise WhiteningError(f"a whitening is fitted on rows (n, d), got an array of shape {data.shape}")
     if not np.isfinite(data).all():
         raise WhiteningError("the rows to fit a whitening on are not all finite")
     return data
+
+
+def _digest_of(mean: np.ndarray, projection: np.ndarray, provenance: str) -> str:
+    content = b"".join((mean.tobytes(), projection.tobytes(), provenance.encode()))
+    return hashlib.sha256(content).hexdigest()
 
 
 def _positions(given: np.ndarray, count: int) -> np.ndarray:

@@ -87,6 +87,11 @@ def index(
     with open_index(index_place, chosen) as opened, progress_display() as progress:
         if whitening is not None:
             opened.use_whitening("auto" if whitening == "auto" else given)
+            if given is not None and opened.recipe.dim not in (0, given.dim):
+                err.print(
+                    f"The whitening has {given.dim} dimensions, the recipe names {opened.recipe.dim}: "
+                    f"{given.dim} are used."
+                )
         task = progress.add_task("Looking at the folder", total=None)
 
         def show(state: SyncProgress) -> None:
@@ -132,7 +137,12 @@ def search(
     qe: Annotated[
         str | None, typer.Option("--qe", help="Query expansion: aqe, alpha-qe or none; the recipe's if not given.")
     ] = None,
-    rerank: Annotated[str, typer.Option(help="Re-rank the best 100: reciprocal or diffusion.")] = "none",
+    dba: Annotated[
+        bool, typer.Option("--dba", help="Search in rows that are each averaged with their nearest.")
+    ] = False,
+    rerank: Annotated[
+        str, typer.Option(help="Re-rank: reciprocal, the best 100; diffusion, all. See coocnet prepare.")
+    ] = "none",
     scales: Annotated[
         str | None, typer.Option(help="Describe the picture at these scales, as 1,0.7,0.5.", metavar="S1,S2,…")
     ] = None,
@@ -157,7 +167,7 @@ def search(
         if target is not None and opened.holds(target):
             raise InputError(f"{printable(target)} is a picture of the collection: write to another place")
         row = _query_row(opened, image, part, device, None if scales is None else _numbers("scales", scales))
-        hits = opened.search(row, k=k, threshold=least, dim=dim, expansion=qe, reranking=rerank)[0]
+        hits = opened.search(row, k=k, threshold=least, dim=dim, expansion=qe, augmentation=dba, reranking=rerank)[0]
         learned = opened.auto_threshold(dim=dim) if least == "auto" and opened.info().pictures else None
         same = content_digest(read_bytes(image))
         if as_json:
@@ -171,6 +181,27 @@ def search(
             viz.save(_montage(image, part, hits, opened.recipe), target)
             if not as_json:
                 out.print(f"The picture of it: {plain(target)}")
+
+
+@app.command(epilog="Example:  coocnet prepare -i photos.cooc  &&  coocnet search tower.jpg --rerank reciprocal")
+def prepare(
+    index_place: IndexOption = DEFAULT_INDEX,
+    offline: Annotated[
+        bool, typer.Option("--offline", help="Also solve diffusion for every picture, 8 kB for each.")
+    ] = False,
+) -> None:
+    """Find each picture's neighbours once and keep them, so that re-ranking a large collection starts at once.
+
+    After the collection has changed they are left unused until this is run again.
+    """
+    from coocnet.index import open_index
+
+    with open_index(index_place) as opened, progress_display() as progress:
+        task = progress.add_task("Finding neighbours", total=None)
+        opened.prepare_reranking(
+            offline=offline, progress=lambda done, total: progress.update(task, completed=done, total=total)
+        )
+    out.print(f"The neighbours are kept in {plain(index_place)}.")
 
 
 @app.command()

@@ -21,23 +21,42 @@ def whitening(
     output: Annotated[Path, typer.Option("--output", "-o", help="The file to write.", metavar="FILE.safetensors")],
     index_place: IndexOption = DEFAULT_INDEX,
     dim: Annotated[int | None, typer.Option(help="Dimensions to keep; the recipe's if not given.", min=1)] = None,
-    shrinkage: Annotated[float, typer.Option(help="Added to each eigenvalue, in units of their mean.", min=0)] = 0.0,
+    shrinkage: Annotated[
+        float | None,
+        typer.Option(help="Added to each eigenvalue, in units of their mean; 0, or 0.1 of few pairs.", min=0),
+    ] = None,
+    pairs: Annotated[
+        Path | None,
+        typer.Option(help="Learn from pictures of the same thing: columns image, instance.", metavar="LIST.csv"),
+    ] = None,
 ) -> None:
-    """Fit a PCA-whitening on the index's pictures and write it to a file, for other collections of the same recipe.
+    """Fit a whitening on the index's pictures and write it to a file, for other collections of the same recipe.
 
-    It serves best when it was fitted on pictures unrelated to those that are searched.
+    By PCA, or with a list of what each picture shows, from pairs. It serves best when it was fitted on pictures
+    unrelated to those that are searched.
     """
+    from coocnet.data.pairs import pairs_of_list
     from coocnet.index import open_index
 
+    listed = None if pairs is None else pairs_of_list(pairs)
     with open_index(index_place) as opened:
+        sources: list[str | Path] = [opened.recipe.weights, *([] if pairs is None else [pairs])]
         target = checked_target(
-            output, endings=[".safetensors"], what="a whitening file: .safetensors", sources=[opened.recipe.weights]
+            output, endings=[".safetensors"], what="a whitening file: .safetensors", sources=sources
         )
-        fitted = opened.fit_whitening(dim=dim, shrinkage=shrinkage)
+        fallback = 0.0 if listed is None else None
+        fitted = opened.fit_whitening(dim=dim, shrinkage=fallback if shrinkage is None else shrinkage, pairs=listed)
+        wanted = dim or opened.recipe.dim
     fitted.save(target)
-    out.print(
-        f"Written: {plain(output)}, {fitted.dim} dimensions, fitted on {fitted.provenance['pictures']} pictures"
-    )
+    facts = fitted.provenance
+    learned = f"{facts['pairs']} pairs of {facts['pictures']}" if listed else facts["pictures"]
+    out.print(f"Written: {plain(output)}, {fitted.dim} dimensions, fitted on {learned} pictures")
+    if fitted.dim < wanted:
+        out.print(
+            f"The recipe asks for {wanted} dimensions. Without --dim a PCA keeps at most half as many as there are "
+            f"pictures, the others being noise; these pictures determine {facts['rank']}.",
+            style="dim",
+        )
 
 
 @app.command(

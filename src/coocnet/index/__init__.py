@@ -1,7 +1,8 @@
 """The index: a folder that remembers the rows of a collection, keeps up with it, and is searched."""
 
 from coocnet.index.gallery import Hit
-from coocnet.index.local import IndexInfo, LocalIndex, open_index
+from coocnet.index.info import IndexInfo
+from coocnet.index.local import LocalIndex, open_index
 from coocnet.index.store import SyncedFolder
 from coocnet.index.sync import SyncProgress, SyncReport
 

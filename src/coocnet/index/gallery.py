@@ -13,7 +13,8 @@ import numpy as np
 from jaxtyping import Float
 
 from coocnet.errors import InputError
-from coocnet.ranking import EXPANSIONS, RERANKINGS, Reranking, similarity_cut
+from coocnet.index.prepared import Prepared
+from coocnet.ranking import EXPANSIONS, RERANKINGS, Reranking, augment_database, similarity_cut
 from coocnet.recipe import Recipe
 from coocnet.whitening import Whitening
 
@@ -50,13 +51,19 @@ class Gallery:
     paths: list[str]
     digests: list[bytes]
     rows: Float[np.ndarray, "n d"]
-    _prepared: dict[str, Reranking] = field(default_factory=dict)
+    prepared: Prepared | None = None
+    _ranked_by: dict[tuple[str, bool], Reranking] = field(default_factory=dict)
+    _augmented_by: dict[tuple[int, float], np.ndarray] = field(default_factory=dict)
 
     @cached_property
     def cut(self) -> float:
         """The threshold "auto"; see :func:`~coocnet.ranking.similarity_cut`."""
         _, first = np.unique(np.array(self.digests, dtype=object), return_index=True)
         return similarity_cut(self.rows[np.sort(first)])
+
+    def is_whitened(self, recipe: Recipe) -> bool:
+        """Whether similarities of different things lie around 0, so that powers of them weigh."""
+        return self.whitening is not None or recipe.pooling == "centred"
 
     def find(
         self,
@@ -66,48 +73,62 @@ class Gallery:
         k: int,
         threshold: float | Literal["auto"] | None,
         expansion: str,
+        augmentation: bool,
         reranking: str,
     ) -> Iterator[list[Hit]]:
         """The hits of each query; arguments as :meth:`coocnet.index.LocalIndex.search`."""
-        plain = queries if self.whitening is None else self.whitening.apply(queries)
-        queries = plain if expansion == "none" else self._expanded(plain, recipe, expansion)
         least = self.cut if threshold == "auto" else threshold
+        whitened = self.is_whitened(recipe)
+        rows = self._augmented(recipe, whitened=whitened) if augmentation else self.rows
+        plain = queries if self.whitening is None else self.whitening.apply(queries)
+        queries = plain
+        if expansion != "none":
+            n, alpha = recipe.expansion_neighbours, recipe.expansion_alpha
+            queries = EXPANSIONS[expansion](rows, plain, n=n, alpha=alpha, whitened=whitened)
+        ranker = None if reranking == "none" else self._ranker(reranking, rows, whitened=whitened)
         for start in range(0, len(queries), _QUERIES_AT_ONCE):
-            some = queries[start : start + _QUERIES_AT_ONCE]
-            similarities = some @ self.rows.T
-            # An expanded query resembles what it was expanded by, whatever that is.
-            decisive = similarities if threshold != "auto" else plain[start : start + len(some)] @ self.rows.T
-            orders = (
-                self._reranked(some, k, reranking) if reranking != "none" else [_best(one, k) for one in similarities]
-            )
+            some = slice(start, start + _QUERIES_AT_ONCE)
+            similarities = queries[some] @ rows.T
+            # An expanded query resembles what it was expanded by, and an augmented row its neighbours.
+            decisive = plain[some] @ self.rows.T if threshold == "auto" else similarities
+            if ranker is None:
+                orders = [_best(one, k) for one in similarities]
+            else:
+                longest = len(rows) if ranker.ranks_all and least is not None else max(k, _SHORT_LIST)
+                orders = list(ranker.rank(queries[some], k=longest).positions)
             for order, one, tested in zip(orders, similarities, decisive, strict=True):
                 kept = order if least is None else order[tested[order] >= least]
                 yield [
                     Hit(rank, self.paths[at], float(one[at]), self.digests[at])
-                    for rank, at in enumerate(kept, start=1)
+                    for rank, at in enumerate(kept[:k], start=1)
                 ]
 
-    def _expanded(self, queries: np.ndarray, recipe: Recipe, expansion: str) -> np.ndarray:
-        if expansion not in EXPANSIONS:
-            raise InputError(f"a query expansion is one of none, {', '.join(EXPANSIONS)}; got {expansion!r}")
-        options = {"alpha": recipe.expansion_alpha} if expansion == "alpha-qe" else {}
-        whitened = True if self.whitening is not None else None
-        return EXPANSIONS[expansion](
-            self.rows,
-            queries,
-            n=recipe.expansion_neighbours,
-            whitened=whitened,
-            **options,
-        )
+    def _augmented(self, recipe: Recipe, *, whitened: bool) -> Float[np.ndarray, "n d"]:
+        key = (recipe.expansion_neighbours, recipe.expansion_alpha)
+        if key not in self._augmented_by:
+            graph = None if self.prepared is None else self.prepared.graph
+            if graph is not None and graph.positions.shape[1] <= recipe.expansion_neighbours:
+                graph = None
+            self._augmented_by[key] = augment_database(
+                self.rows, n=key[0], alpha=key[1], whitened=whitened, graph=graph
+            )
+        return self._augmented_by[key]
 
-    def _reranked(self, queries: np.ndarray, k: int, reranking: str) -> np.ndarray:
-        if reranking not in RERANKINGS:
-            raise InputError(f"a re-ranking is one of none, {', '.join(RERANKINGS)}; got {reranking!r}")
-        if reranking not in self._prepared:
-            self._prepared[reranking] = RERANKINGS[reranking](self.rows)
-        ranked = self._prepared[reranking].rank(queries, k=max(k, _SHORT_LIST))
-        best: np.ndarray = ranked.positions[:, :k]
-        return best
+    def _ranker(self, name: str, rows: Float[np.ndarray, "n d"], *, whitened: bool) -> Reranking:
+        key = name, rows is not self.rows
+        if key not in self._ranked_by:
+            kept = self.prepared if rows is self.rows else None
+            options = {"whitened": whitened} if name == "diffusion" else {}
+            self._ranked_by[key] = RERANKINGS[name](rows, **(kept.known_by(name) if kept else {}), **options)
+        return self._ranked_by[key]
+
+
+def check_names(expansion: str, reranking: str) -> None:
+    """Refuses the name of an expansion or a re-ranking that there is not."""
+    if expansion != "none" and expansion not in EXPANSIONS:
+        raise InputError(f"a query expansion is one of none, {', '.join(EXPANSIONS)}; got {expansion!r}")
+    if reranking != "none" and reranking not in RERANKINGS:
+        raise InputError(f"a re-ranking is one of none, {', '.join(RERANKINGS)}; got {reranking!r}")
 
 
 def check_count(k: object) -> None:

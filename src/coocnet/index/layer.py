@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
+
 import numpy as np
 
 from coocnet.errors import WhiteningError, printable
 from coocnet.index.store import Store, StoredWhitening
 from coocnet.recipe import Recipe
-from coocnet.whitening import Whitening, fit_pca
+from coocnet.whitening import Whitening, fit_pairs, fit_pca
 
 WHITEN_FROM_PICTURES = 1024
 """A collection of fewer described pictures is too small to learn a whitening on (see docs/design.md)."""
@@ -21,12 +24,36 @@ def in_force(store: Store, recipe: Recipe) -> StoredWhitening | None:
     return stored
 
 
-def fit(store: Store, recipe: Recipe, *, dim: int | None = None, shrinkage: float | None = None) -> Whitening:
+def fit(
+    store: Store,
+    recipe: Recipe,
+    *,
+    dim: int | None = None,
+    shrinkage: float | None = None,
+    pairs: Sequence[tuple[str, str]] | None = None,
+) -> Whitening:
     """See :meth:`coocnet.index.LocalIndex.fit_whitening`."""
     with store.snapshot():
         store.check_recipe(recipe)
-        _, digests, rows = store.matrix()
+        paths, digests, rows = store.matrix()
         folders = [folder.path for folder in store.folders()]
+    provenance = {
+        "row_fingerprint": recipe.row_fingerprint(),
+        "weights_sha256": store.weights_sha256 or "",
+        "fitted_on": ", ".join(map(printable, folders)),
+        "asked_for": _asked_for(recipe),
+    }
+    if pairs is not None:
+        queries, positives = _positions(paths, pairs)
+        return fit_pairs(
+            rows,
+            queries,
+            positives,
+            dim=recipe.dim if dim is None else dim,
+            at_most=dim is None,
+            shrinkage=shrinkage,
+            provenance=provenance,
+        )
     _, first = np.unique(np.array(digests, dtype=object), return_index=True)
     rows = rows[np.sort(first)]
     # At most half as many directions as pictures: the last ones of a small collection are noise.
@@ -36,13 +63,22 @@ def fit(store: Store, recipe: Recipe, *, dim: int | None = None, shrinkage: floa
         dim=most if dim is None else dim,
         at_most=dim is None,
         shrinkage=recipe.shrinkage if shrinkage is None else shrinkage,
-        provenance={
-            "row_fingerprint": recipe.row_fingerprint(),
-            "weights_sha256": store.weights_sha256 or "",
-            "fitted_on": ", ".join(map(printable, folders)),
-            "asked_for": _asked_for(recipe),
-        },
+        provenance=provenance,
     )
+
+
+def _positions(paths: Sequence[str], pairs: Sequence[tuple[str, str]]) -> tuple[np.ndarray, np.ndarray]:
+    """Where the pictures of each pair stand among the paths of the index."""
+    place = {path: at for at, path in enumerate(paths)}
+    found = []
+    for pair in pairs:
+        for path in pair:
+            known = next((one for one in (path, os.path.realpath(path)) if one in place), None)
+            if known is None:
+                raise WhiteningError(f"{printable(path)} is not in this index: index its folder first")
+            found.append(place[known])
+    positions = np.array(found, np.int64).reshape(-1, 2)
+    return positions[:, 0], positions[:, 1]
 
 
 def learn_if_due(store: Store, recipe: Recipe) -> str:

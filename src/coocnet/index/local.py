@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal
 
@@ -15,48 +14,16 @@ from coocnet.data.images import content_digest, read_bytes
 from coocnet.errors import InputError, WhiteningError
 from coocnet.fetch import Progress
 from coocnet.index import layer
-from coocnet.index.database import DATABASE_NAME
-from coocnet.index.gallery import Gallery, Hit, check_count, check_threshold, checked_rows
-from coocnet.index.store import Store, SyncedFolder, mismatch
+from coocnet.index.gallery import Gallery, Hit, check_count, check_names, check_threshold, checked_rows
+from coocnet.index.info import IndexInfo, info_of
+from coocnet.index.prepared import Prepared
+from coocnet.index.store import Store, mismatch
 from coocnet.index.sync import RowSource, SyncProgress, SyncReport, sole_writer, synchronise
 from coocnet.recipe import Recipe
 from coocnet.whitening import Whitening
 
 if TYPE_CHECKING:
     from coocnet.describe import Describer
-
-
-@dataclass(frozen=True)
-class IndexInfo:
-    """What an index holds.
-
-    Attributes:
-        location: its folder.
-        recipe: how its rows were made.
-        pictures: number of files.
-        contents: number of different contents, each with one row.
-        dim: dimensions of a stored row; 0 before the first sync.
-        weights_sha256: weights in use; None before the first sync.
-        whitening: provenance of the whitening in force, or None.
-        whitening_declined: the user asked for none.
-        folders: the folders it was synchronised with.
-        size_bytes: of the index on disk.
-        made: when, UTC.
-        skipped: files left out at the last sync, with their reasons.
-    """
-
-    location: str
-    recipe: Recipe
-    pictures: int
-    contents: int
-    dim: int
-    weights_sha256: str | None
-    whitening: dict[str, str] | None
-    whitening_declined: bool
-    folders: list[SyncedFolder]
-    size_bytes: int
-    made: str
-    skipped: dict[str, str]
 
 
 class LocalIndex:
@@ -137,6 +104,7 @@ class LocalIndex:
         threshold: float | Literal["auto"] | None = None,
         dim: int | None = None,
         expansion: str | None = None,
+        augmentation: bool = False,
         reranking: str = "none",
     ) -> list[list[Hit]]:
         """The most similar pictures for each query row, exactly, best first.
@@ -148,26 +116,58 @@ class LocalIndex:
                 query itself has to reach, not that to an expanded one.
             dim: use only so many dimensions of the whitening, the first ones; all if not given.
             expansion: a name in ``coocnet.ranking.EXPANSIONS``, or "none"; the recipe's if not given.
-            reranking: a name in ``coocnet.ranking.RERANKINGS``: of the 100 most similar, or k if that is more. It is
-                prepared at the first such search, which for a large collection takes minutes.
+            augmentation: search in rows that are each moved towards their nearest, by as many and with the same
+                exponent as an expansion; see :func:`~coocnet.ranking.augment_database`.
+            reranking: a name in ``coocnet.ranking.RERANKINGS``: "reciprocal" puts the 100 most similar in another
+                order, or k if that is more; "diffusion" all of them. Either is prepared at the first such search,
+                which for a large collection takes minutes, unless :meth:`prepare_reranking` has done it.
 
         Returns:
             One list for each row; equal similarities are in order of path.
 
         Raises:
-            InputError: k below 1, a threshold that is no number, rows that no describer gives, an unknown name, an
-                expansion by similarities of rows that were never whitened, or too few pictures for "auto".
+            InputError: k below 1, a threshold that is no number, rows that no describer gives, an unknown name,
+                weights by similarity of rows that were never whitened or centred, or too few pictures for "auto".
             WhiteningError: more dimensions than the whitening has, or there is no whitening.
         """
         check_count(k)
         check_threshold(threshold)
+        chosen = self.recipe.expansion if expansion is None else expansion
+        check_names(chosen, reranking)
         gallery = self._current_gallery(dim)
         queries = checked_rows(rows, int(self._store.meta("dim") or 0))
         if not gallery.paths:
             return [[] for _ in queries]
-        chosen = self.recipe.expansion if expansion is None else expansion
-        found = gallery.find(queries, self.recipe, k=k, threshold=threshold, expansion=chosen, reranking=reranking)
+        found = gallery.find(
+            queries,
+            self.recipe,
+            k=k,
+            threshold=threshold,
+            expansion=chosen,
+            augmentation=augmentation,
+            reranking=reranking,
+        )
         return list(found)
+
+    def prepare_reranking(self, *, offline: bool = False, progress: Callable[[int, int], None] | None = None) -> None:
+        """Finds each picture's neighbours once and keeps them beside the index, for every re-ranking to come.
+
+        They are left unused once the collection or its whitening changes, until this is called again.
+
+        Args:
+            offline: also solve diffusion for every picture: 8 kB for each, and then a query is a few lookups.
+            progress: called with pictures whose neighbours are found, and pictures in all.
+
+        Raises:
+            InputError: weights by similarity of rows that were never whitened or centred; scipy is not installed; or
+                the file cannot be written.
+        """
+        gallery = self._current_gallery(None)
+        prepared = Prepared.of(
+            gallery.rows, offline=offline, whitened=gallery.is_whitened(self.recipe), progress=progress
+        )
+        prepared.save(self._store.location, self._prepared_key(gallery.generation))
+        self._gallery = None
 
     def auto_threshold(self, *, dim: int | None = None) -> float:
         """The similarity that a thing which is not in the collection seldom reaches, learned from the pictures here.
@@ -257,17 +257,26 @@ class LocalIndex:
                 self._store.forget_whitening()
         self._gallery = None
 
-    def fit_whitening(self, *, dim: int | None = None, shrinkage: float | None = None) -> Whitening:
-        """Fits a PCA-whitening on the pictures here, without putting it in force: to be saved for other collections.
+    def fit_whitening(
+        self,
+        *,
+        dim: int | None = None,
+        shrinkage: float | None = None,
+        pairs: Sequence[tuple[str, str]] | None = None,
+    ) -> Whitening:
+        """Fits a whitening on the pictures here, without putting it in force: to be saved for other collections.
 
         Args:
-            dim: dimensions to keep; the recipe's, or fewer where the pictures determine fewer, if not given.
-            shrinkage: see :func:`~coocnet.whitening.fit_pca`; the recipe's if not given.
+            dim: dimensions to keep. If not given the recipe's, or fewer: by PCA at most half as many as there are
+                pictures, as the last ones of a small collection are noise.
+            shrinkage: see :func:`~coocnet.whitening.fit_pca`; the recipe's if not given. Of pairs, see
+                :func:`~coocnet.whitening.fit_pairs`.
+            pairs: files of pictures that show the same thing, to learn from them instead of by PCA.
 
         Raises:
-            WhiteningError: too few pictures for what is asked.
+            WhiteningError: too few pictures or pairs for what is asked, or a file that is not in the index.
         """
-        return layer.fit(self._store, self.recipe, dim=dim, shrinkage=shrinkage)
+        return layer.fit(self._store, self.recipe, dim=dim, shrinkage=shrinkage, pairs=pairs)
 
     def learn_whitening(self, *, dim: int | None = None, shrinkage: float | None = None) -> Whitening:
         """Fits a PCA-whitening on the pictures here and puts it in force, as if given; arguments as for fitting.
@@ -284,24 +293,7 @@ class LocalIndex:
 
     def info(self) -> IndexInfo:
         """What the index holds, and how it was made."""
-        store = self._store
-        with store.snapshot():
-            stored = layer.in_force(store, self.recipe)
-            files = store.location.glob(f"{DATABASE_NAME}*")
-            return IndexInfo(
-                location=str(store.location),
-                recipe=store.recipe,
-                pictures=store.count_pictures(),
-                contents=store.count_contents(),
-                dim=int(store.meta("dim") or 0),
-                weights_sha256=store.weights_sha256,
-                whitening=None if stored is None else {"version": str(stored.version), **stored.whitening.provenance},
-                whitening_declined=store.whitening_declined(),
-                folders=store.folders(),
-                size_bytes=sum(file.stat().st_size for file in files),
-                made=store.meta("made") or "",
-                skipped=store.skipped(),
-            )
+        return info_of(self._store, self.recipe)
 
     def _put_given(self, whitening: Whitening) -> None:
         store = self._store
@@ -351,8 +343,14 @@ class LocalIndex:
                 whitening = whitening.first(dim)
             if whitening is not None:
                 rows = whitening.apply(rows)
-            held = self._gallery = Gallery(generation, dim, whitening, paths, digests, rows)
+            key = self._prepared_key(generation)
+            prepared = Prepared.load(self._store.location, key) if dim is None else None
+            held = self._gallery = Gallery(generation, dim, whitening, paths, digests, rows, prepared)
         return held
+
+    def _prepared_key(self, generation: int) -> str:
+        """A generation is a number within one index only, and the recipe can put the whitening away."""
+        return f"{self._store.meta('made')} {generation} {self.recipe.whitening}"
 
 
 def open_index(location: str | os.PathLike[str], recipe: Recipe | None = None) -> LocalIndex:

@@ -9,7 +9,7 @@ re-rankings, least by augmentation and weighted expansion.
 
 ::
 
-    queries = EXPANSIONS["alpha-qe"](rows, queries)
+    queries = EXPANSIONS["alpha-qe"](rows, queries, n=10, alpha=3.0)
     found = neighbours(rows, queries, k=10)
 
     prepared = RERANKINGS["reciprocal"](rows)         # once for a collection
@@ -19,35 +19,46 @@ re-rankings, least by augmentation and weighted expansion.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import numpy as np
 from jaxtyping import Float
 
+from coocnet.ranking.checks import mean_similarity
 from coocnet.ranking.cut import similarity_cut
 from coocnet.ranking.diffusion import Diffusion
-from coocnet.ranking.expansion import alpha_expansion, augment_database, average_expansion, mean_similarity
+from coocnet.ranking.expansion import alpha_expansion, augment_database, average_expansion
 from coocnet.ranking.nearest import Ranked, neighbours
 from coocnet.ranking.reciprocal import Reciprocal, reciprocal_rerank
 
 
 class Expansion(Protocol):
-    """New query rows from the database rows and the query rows; keywords have defaults."""
+    """New query rows from the database rows and the query rows."""
 
     def __call__(
         self,
         rows: Float[np.ndarray, "n d"],
         queries: Float[np.ndarray, "q d"],
         *,
-        n: int = ...,
+        n: int,
+        alpha: float,
         whitened: bool | None = ...,
     ) -> Float[np.ndarray, "q d"]:
-        """The queries, each moved towards its n nearest rows; ``whitened`` says what the caller knows of the rows."""
+        """The queries, each moved towards its n nearest rows, weighted by similarity^alpha where it weighs at all.
+
+        ``whitened`` says what the caller knows of the rows.
+        """
         ...
 
 
 class Reranking(Protocol):
-    """What is prepared once from a collection's rows and then ranks them for any query."""
+    """What is prepared once from a collection's rows and then ranks them for any query.
+
+    Attributes:
+        ranks_all: every row has a place in its order; if not, only the most similar ones are put in another order.
+    """
+
+    ranks_all: ClassVar[bool]
 
     def rank(self, queries: Float[np.ndarray, "q d"], *, k: int = ...) -> Ranked:
         """The k best rows for each query, best first; a larger score is better."""

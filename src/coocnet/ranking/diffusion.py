@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from jaxtyping import Float, Int
 
 from coocnet.errors import InputError
-from coocnet.ranking.checks import need_between, need_count, unit_or_zero
+from coocnet.ranking.checks import need_between, need_count, need_whitened, unit_or_zero
 from coocnet.ranking.nearest import Ranked, graph_of, nearest, nearest_others
 
 _TOLERANCE = 1e-6
@@ -48,6 +48,7 @@ class Diffusion:
     truncation: int | None
     k_query: int
     gamma: float
+    ranks_all: ClassVar[bool] = True
 
     @classmethod
     def build(
@@ -61,6 +62,8 @@ class Diffusion:
         truncation: int | None = 1000,
         offline: bool = False,
         graph: Ranked | None = None,
+        solved: tuple[np.ndarray, np.ndarray] | None = None,
+        whitened: bool | None = None,
     ) -> Diffusion:
         """Makes the graph, and all solutions if these are wanted beforehand: once for a collection.
 
@@ -78,10 +81,13 @@ class Diffusion:
                 ``k_query`` neighbours, some milliseconds each.
             graph: ``neighbours(rows, k=k_graph + 1)`` or longer lists, where they are known already; with
                 ``offline`` they are also as long as the truncation.
+            solved: the attribute ``solved`` of one that was built offline before, from the same rows.
+            whitened: False, where the caller knows that the rows were never whitened, has them refused: their weights
+                hardly differ, and the walk loses its way.
 
         Raises:
-            InputError: scipy is not installed; rows that are not of length 1 or 0, a graph of other rows, or a
-                parameter out of its range.
+            InputError: scipy is not installed; rows that were never whitened or are not of length 1 or 0, a graph or
+                solutions of other rows, or a parameter out of its range.
         """
         need_count("k_graph", k_graph)
         need_count("k_query", k_query)
@@ -92,12 +98,25 @@ class Diffusion:
         if truncation is not None:
             need_count("truncation", truncation)
         rows = unit_or_zero("rows", rows)
+        if whitened is False:
+            need_whitened(rows, gamma, whitened)
         _scipy_sparse()
         longest = min(truncation or len(rows), len(rows)) if offline else 1
         graph = graph_of(rows, graph, max(k_graph + 1, longest))
         system = _system(nearest_others(graph, k_graph), gamma, alpha)
-        solutions = _solutions(system, graph.positions[:, :longest]) if offline else None
+        if solved is not None:
+            solutions = _rows_of(*solved, len(rows))
+        else:
+            solutions = _solutions(system, graph.positions[:, :longest]) if offline else None
         return cls(rows, system, solutions, truncation, k_query, gamma)
+
+    @property
+    def solved(self) -> tuple[Int[np.ndarray, "n m"], Float[np.ndarray, "n m"]] | None:
+        """Columns and values of the solutions made beforehand, to be kept; None where there are none."""
+        if self.solutions is None:
+            return None
+        shape = (len(self.rows), -1)
+        return self.solutions.indices.reshape(shape).astype(np.int32), self.solutions.data.reshape(shape)
 
     def rank(self, queries: Float[np.ndarray, "q d"], *, k: int = 100) -> Ranked:
         """The k rows that a query's similarity reaches most of.
@@ -167,7 +186,16 @@ def _solutions(system: Sparse, lists: Int[np.ndarray, "n m"]) -> Sparse:
     values, columns = np.empty((n, width), np.float32), np.empty((n, width), np.int32)
     for i in range(n):
         columns[i], values[i] = _truncated(system, i, lists[i])
-    starts = np.arange(0, n * width + 1, max(1, width))
+    return _rows_of(columns, values, n)
+
+
+def _rows_of(columns: np.ndarray, values: np.ndarray, n: int) -> Sparse:
+    """The sparse matrix (n, n) of lists of one length."""
+    if columns.shape != values.shape or columns.ndim != 2 or len(columns) != n or (columns >= n).any():
+        raise InputError(
+            f"solutions for {n} rows are as many lists of columns and values, got {columns.shape} and {values.shape}"
+        )
+    starts = np.arange(0, columns.size + 1, max(1, columns.shape[1]))[: n + 1]
     return _scipy_sparse().csr_array((values.ravel(), columns.ravel(), starts), shape=(n, n))
 
 

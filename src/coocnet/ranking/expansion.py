@@ -5,13 +5,10 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float, Int
 
-from coocnet.errors import InputError
-from coocnet.ranking.checks import need_between, need_count, unit_or_zero
+from coocnet.ranking.checks import need_between, need_count, need_whitened, unit_or_zero
 from coocnet.ranking.nearest import Ranked, graph_of, nearest, nearest_others
 from coocnet.whitening import unit_rows
 
-_MOST_ALIKE = 0.4
-_FEWEST_TO_JUDGE = 5
 _NUMBERS_AT_ONCE = 1 << 24
 
 
@@ -19,8 +16,9 @@ def average_expansion(
     rows: Float[np.ndarray, "n d"],
     queries: Float[np.ndarray, "q d"],
     *,
-    n: int = 10,
-    whitened: bool | None = None,  # noqa: ARG001 - so that every expansion is called alike
+    n: int,
+    alpha: float = 0.0,  # noqa: ARG001 - so that every expansion is called alike
+    whitened: bool | None = None,  # noqa: ARG001
 ) -> Float[np.ndarray, "q d"]:
     """Average query expansion (AQE): q' = q + Σ_{i ≤ n} x_i, then unit length, over the n nearest rows x_i.
 
@@ -33,7 +31,8 @@ def average_expansion(
         queries: the query rows.
         n: how many are averaged in; all rows where there are fewer. CroW's published code takes 10; Forcén et al.
             2020 give none. Never to be chosen on a test set.
-        whitened: makes no difference here, where all weights are 1.
+        alpha: makes no difference here, where all weights are 1.
+        whitened: nor does this.
 
     Returns:
         Unit rows; a blank query stays zero.
@@ -52,8 +51,8 @@ def alpha_expansion(
     rows: Float[np.ndarray, "n d"],
     queries: Float[np.ndarray, "q d"],
     *,
-    n: int = 20,
-    alpha: float = 3.0,
+    n: int,
+    alpha: float,
     whitened: bool | None = None,
 ) -> Float[np.ndarray, "q d"]:
     """Weighted query expansion (α-QE): q' = q + Σ_{i ≤ n} max(s_i, 0)^α x_i, then unit length; s_i = q · x_i.
@@ -62,20 +61,22 @@ def alpha_expansion(
     α = 0 it is :func:`average_expansion`, but for rows that point away from the query, which it leaves out.
 
     On rows that were never whitened or centred every similarity is near 1 and so is every weight: all n are
-    averaged in, relevant or not, and the ranking gets worse. Such rows are refused. They are told by the mean
-    similarity of two different rows of the database (:func:`mean_similarity`), which may be 0.4 at most. Measured on
-    collections of photographs, three poolings of a MobileNetV2: 0.50 to 0.84 as they come, 0.09 to 0.21 whitened on
-    unrelated pictures. Databases of fewer than 5 described pictures are not judged, since theirs says nothing.
+    averaged in, relevant or not, and the ranking gets worse. Such rows are refused. Unless the caller knows, as an
+    index does, they are told by the mean similarity of two different rows of the database
+    (:func:`~coocnet.ranking.mean_similarity`), which may be 0.4 at most. Measured on collections of photographs,
+    three poolings of a MobileNetV2: 0.50 to 0.84 as they come, 0.09 to 0.21 whitened on unrelated pictures. That is a
+    guess: bilinear rows as they come have 0.22 to 0.28 and pass, and databases of fewer than 5 described pictures are
+    not judged, since theirs says nothing.
 
     Args:
         rows: the database, whitened.
         queries: the query rows, whitened.
-        n: how many are weighted in; all rows where there are fewer. Ours: 20; the source takes 50, others 10, and
-            Forcén et al. 2020 give none. Never to be chosen on a test set.
+        n: how many are weighted in; all rows where there are fewer. The source takes 50, others 10, and Forcén et al.
+            2020 give none. Never to be chosen on a test set.
         alpha: exponent α of the weights, 0 or more. The source takes 3; Forcén et al. 2020 give none. Never to be
             chosen on a test set.
         whitened: whether the rows are whitened or centred, where the caller knows it; told from the rows if not
-            given. Whitened pictures of one single building can be as alike as 0.7.
+            given, see above. Whitened pictures of one single building can be as alike as 0.7.
 
     Returns:
         Unit rows; a blank query stays zero.
@@ -87,7 +88,7 @@ def alpha_expansion(
     need_between("alpha", alpha, 0)
     rows = unit_or_zero("rows", rows)
     queries = unit_or_zero("queries", queries, dim=rows.shape[1])
-    _need_whitened(rows, alpha, whitened)
+    need_whitened(rows, alpha, whitened)
     found = nearest(rows, queries, n)
     return _mean(rows, queries, found.positions, _weights(found.scores, alpha))
 
@@ -95,8 +96,8 @@ def alpha_expansion(
 def augment_database(
     rows: Float[np.ndarray, "n d"],
     *,
-    n: int = 10,
-    alpha: float = 3.0,
+    n: int,
+    alpha: float,
     whitened: bool | None = None,
     graph: Ranked | None = None,
 ) -> Float[np.ndarray, "n d"]:
@@ -108,8 +109,8 @@ def augment_database(
 
     Args:
         rows: the database, whitened; it is not changed.
-        n: how many others are weighted in; all of them where there are fewer. Ours: 10; Forcén et al. 2020 use no
-            augmentation. Never to be chosen on a test set.
+        n: how many others are weighted in; all of them where there are fewer. Forcén et al. 2020 use no augmentation.
+            Never to be chosen on a test set.
         alpha: exponent α of the weights, 0 or more; see :func:`alpha_expansion`.
         whitened: see :func:`alpha_expansion`.
         graph: ``neighbours(rows, k=n + 1)`` or longer lists, where they are known already.
@@ -124,39 +125,9 @@ def augment_database(
     need_count("n", n)
     need_between("alpha", alpha, 0)
     rows = unit_or_zero("rows", rows)
-    _need_whitened(rows, alpha, whitened)
+    need_whitened(rows, alpha, whitened)
     near = nearest_others(graph_of(rows, graph, n + 1), n)
     return _mean(rows, rows, near.positions, _weights(near.scores, alpha))
-
-
-def mean_similarity(rows: Float[np.ndarray, "n d"]) -> float:
-    """Mean similarity of two different rows, (|Σ_i x_i|² − n) / (n (n − 1)) over the n rows that are not zero.
-
-    0 where there are fewer than two.
-    """
-    return _mean_similarity(rows)[0]
-
-
-def _mean_similarity(rows: Float[np.ndarray, "n d"]) -> tuple[float, int]:
-    """The mean similarity, and of how many rows that are not zero."""
-    described = int(np.count_nonzero(np.einsum("nd,nd->n", rows, rows)))
-    total = (np.ones(len(rows), np.float32) @ rows).astype(np.float64)
-    pairs = described * (described - 1)
-    return (float(total @ total - described) / pairs if pairs else 0.0), described
-
-
-def _need_whitened(rows: Float[np.ndarray, "n d"], alpha: float, whitened: bool | None) -> None:
-    if whitened:
-        return
-    alike, described = _mean_similarity(rows)
-    if whitened is None and (alike <= _MOST_ALIKE or described < _FEWEST_TO_JUDGE):
-        return
-    raise InputError(
-        f"two rows of this database have a similarity of {alike:.2f} on average: they were never whitened, so the "
-        f"weights similarity^{alpha:g} hardly differ and unrelated pictures are averaged in like related ones. "
-        "Whiten rows and queries first (coocnet.fit_pca; for an index: coocnet index --whitening FILE), or say "
-        "whitened=True where that has been done"
-    )
 
 
 def _weights(similarities: Float[np.ndarray, "q k"], alpha: float) -> Float[np.ndarray, "q k"]:

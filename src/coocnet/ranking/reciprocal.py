@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -42,6 +43,7 @@ class Reciprocal:
     k1: int
     k2: int
     lam: float
+    ranks_all: ClassVar[bool] = False
 
     @classmethod
     def build(

@@ -1,0 +1,64 @@
+"""What an index holds, in figures and words."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from coocnet.index import layer
+from coocnet.index.database import DATABASE_NAME
+from coocnet.index.store import Store, SyncedFolder
+from coocnet.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class IndexInfo:
+    """What an index holds.
+
+    Attributes:
+        location: its folder.
+        recipe: how its rows were made.
+        pictures: number of files.
+        contents: number of different contents, each with one row.
+        dim: dimensions of a stored row; 0 before the first sync.
+        weights_sha256: weights in use; None before the first sync.
+        whitening: provenance of the whitening in force, or None.
+        whitening_declined: the user asked for none.
+        folders: the folders it was synchronised with.
+        size_bytes: of the index on disk.
+        made: when, UTC.
+        skipped: files left out at the last sync, with their reasons.
+    """
+
+    location: str
+    recipe: Recipe
+    pictures: int
+    contents: int
+    dim: int
+    weights_sha256: str | None
+    whitening: dict[str, str] | None
+    whitening_declined: bool
+    folders: list[SyncedFolder]
+    size_bytes: int
+    made: str
+    skipped: dict[str, str]
+
+
+def info_of(store: Store, recipe: Recipe) -> IndexInfo:
+    """See :meth:`coocnet.index.LocalIndex.info`."""
+    with store.snapshot():
+        stored = layer.in_force(store, recipe)
+        files = store.location.glob(f"{DATABASE_NAME}*")
+        return IndexInfo(
+            location=str(store.location),
+            recipe=store.recipe,
+            pictures=store.count_pictures(),
+            contents=store.count_contents(),
+            dim=int(store.meta("dim") or 0),
+            weights_sha256=store.weights_sha256,
+            whitening=None if stored is None else {"version": str(stored.version), **stored.whitening.provenance},
+            whitening_declined=store.whitening_declined(),
+            folders=store.folders(),
+            size_bytes=sum(file.stat().st_size for file in files),
+            made=store.meta("made") or "",
+            skipped=store.skipped(),
+        )
