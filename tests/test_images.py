@@ -259,6 +259,20 @@ def test_exif_orientation_is_applied(kind: str, options: dict[str, object], tole
     assert picture.full_size_px == (16, 12)
 
 
+@pytest.mark.parametrize("orientation", STORED)
+@pytest.mark.parametrize(
+    ("kind", "options", "tolerance"), [("JPEG", {"quality": 95, "subsampling": 0}, 8), ("PNG", {}, 0)]
+)
+def test_exif_orientation_is_left_where_pixels_are_wanted_as_stored(
+    kind: str, options: dict[str, object], tolerance: int, orientation: int
+) -> None:
+    stored = STORED[orientation](SMOOTH)
+    content = stored_sideways(orientation, kind, **options)
+    assert_near(decode(content, "p", size_px=None, upright=False).pixels, stored, most=tolerance)
+    part = decode(content, "p", size_px=None, upright=False, box=(3, 2, 11, 6))
+    assert_near(part.pixels, stored[2:6, 3:11], most=tolerance)
+
+
 def test_exif_orientation_is_applied_to_16_bit_pictures() -> None:
     stored = np.ascontiguousarray(STORED[6](grey_rgb(RAMP))[..., 0])
     for kind in ("PNG", "TIFF"):
