@@ -122,7 +122,8 @@ class _Writer:
     def write_tar(self) -> None:
         with self.source.open("rb") as raw:
             plain = gzip.GzipFile(fileobj=raw) if self.source.name.endswith("gz") else raw
-            with tarfile.open(fileobj=_Bounded(plain, self.limit_bytes, self.refuse), mode="r:") as tar:  # type: ignore[call-overload]
+            bounded = _Bounded(plain, self.limit_bytes, self.refuse)
+            with tarfile.open(fileobj=bounded, mode="r:") as tar:  # type: ignore[call-overload]
                 while (member := tar.next()) is not None:
                     tar.members = []  # or a million of them would stay in memory
                     if member.isdir():
@@ -133,6 +134,7 @@ class _Writer:
                     stream = tar.extractfile(member)
                     assert stream is not None
                     self.write(member.name, stream, member.size, raw)
+            bounded.read_on()  # only at its end a gzip stream is held against its checksum
 
     def write_zip(self) -> None:
         with self.source.open("rb") as raw, zipfile.ZipFile(raw) as archive:
@@ -216,6 +218,11 @@ class _Bounded:
         if place > self.limit_bytes:
             self.refuse(f"it grows to more than {self.limit_bytes >> 20} MiB")
         return self.stream.seek(place)
+
+    def read_on(self) -> None:
+        while self.stream.read(_BLOCK_BYTES):
+            if self.stream.tell() > self.limit_bytes:
+                self.refuse(f"it grows to more than {self.limit_bytes >> 20} MiB")
 
     def tell(self) -> int:
         return self.stream.tell()
