@@ -167,6 +167,19 @@ def test_paris_is_put_together_from_two_archives_without_its_damaged_files(world
     assert found.report.known_damaged == ("paris_louvre_000136",)
 
 
+def test_a_check_downloads_no_pictures_and_counts_the_archives_that_are_missing(world: World, root: Path) -> None:
+    world.paris()
+    fetch_benchmark("paris6k", place=root)
+    shutil.rmtree(root / "paris-pictures" / "paris_2-v1")
+    report = check_benchmark("paris6k", place=root)
+    assert report.differences == ("1 of 2 archives are here",)
+    assert report.missing == tuple(PARIS[4:])
+    assert world.mirrors["paris_2-v1.tgz"].requests == [None]
+    with pytest.raises(BenchmarkError, match="1 of 2 archives"):
+        open_benchmark("paris6k", place=root, download=False)
+    assert open_benchmark("paris6k", place=root).report.complete
+
+
 def test_the_second_time_nothing_is_fetched(world: World, root: Path) -> None:
     world.paris()
     first = open_benchmark("paris6k", place=root)
@@ -571,6 +584,10 @@ def test_training_pairs_come_with_their_pictures(world: World, root: Path) -> No
     report = check_benchmark("retrieval-sfm-120k", place=root)
     assert (report.expected, report.complete) == (4, True)
     assert "retrieval-SfM-120k-whiten.pkl: SHA-256" in "\n".join(report.checksums)
+    elsewhere = root.with_name("elsewhere")
+    there = root / "retrieval-sfm-120k-pictures" / "ims"
+    assert check_benchmark("retrieval-sfm-120k", place=elsewhere, existing=there).complete
+    assert [path.name for path in elsewhere.iterdir()] == ["retrieval-sfm-120k"]
     training.images[0].unlink()
     assert check_benchmark("retrieval-sfm-120k", place=root).missing == (TRAIN["cids"][0],)
     with pytest.raises(BenchmarkError, match=TRAIN["cids"][0]):

@@ -115,27 +115,19 @@ def open_benchmark(
             "give distractors=True with another" if source.kind == "distractors" else "it is opened by open_training"
         )
         raise InputError(f"{name} is no benchmark with queries: {how}")
-    if source.pictures is None and existing is None:
-        raise InputError(f"{name} is a folder of your own: name it (on the command line, with --existing)")
-    found, where = pictures_of(source, root, existing, download=download, progress=progress)
-    truth, origin = ground_truth(source, root, found, existing, download=download, progress=progress)
-    files = _files(source, truth, found, where)
-    wanted = dict.fromkeys((*truth.images, *(query.image for query in truth.queries)))
-    report = replace(
-        _report(source, found, wanted, files, root=root, existing=existing, full=full, progress=progress),
-        differences=tuple(_differences(source, truth)),
-    )
-    if not report.complete:
+    here = _looked_at(source, root, existing, pictures=download, truth=download, full=full, progress=progress)
+    truth, files = here.truth, here.files
+    if not here.report.complete:
         if not allow_missing:
-            raise BenchmarkError(_what_to_do(source, report, where, existing))
-        truth = _without(truth, {*report.missing, *(name for name, _ in report.damaged)})
+            raise BenchmarkError(_what_to_do(source, here, existing))
+        truth = _without(truth, {*here.report.missing, *(name for name, _ in here.report.damaged)})
     return Benchmark(
         source,
         truth,
         [files[image] for image in truth.images],
         [(files[query.image], query.box) for query in truth.queries],
-        report,
-        origin,
+        here.report,
+        here.origin,
         _distractors(distractors, root),
     )
 
@@ -207,13 +199,42 @@ def check_benchmark(
     elif source.kind == "distractors":
         report = _check_distractors(source, root, existing, full=full, progress=progress)
     else:
-        for archive in source.truth if existing is None else ():
-            truth_file(source, archive, root, download=True, progress=progress)
-        report = open_benchmark(
-            name, place=place, existing=existing, full=full, allow_missing=True, download=True, progress=progress
-        ).report
+        report = _looked_at(source, root, existing, pictures=False, truth=True, full=full, progress=progress).report
     wrong = checked_archives(source.pictures, root) if full and source.pictures else []
     return replace(report, differences=(*report.differences, *wrong))
+
+
+@dataclass(frozen=True)
+class _Here:
+    """What is here of a benchmark, whether complete or not; its files are in the folder ``where``."""
+
+    truth: GroundTruth
+    origin: str
+    where: Path
+    files: dict[str, Path]
+    report: Report
+
+
+def _looked_at(
+    source: BenchmarkSource,
+    root: Path,
+    existing: Place | None,
+    *,
+    pictures: bool,
+    truth: bool,
+    full: bool,
+    progress: Progress | None,
+) -> _Here:
+    """Finds and checks the pictures and the truth, each downloaded first where that is allowed."""
+    if source.pictures is None and existing is None:
+        raise InputError(f"{source.name} is a folder of your own: name it (on the command line, with --existing)")
+    found, where = pictures_of(source, root, existing, download=pictures, progress=progress)
+    read, origin = ground_truth(source, root, found, existing, download=truth, progress=progress)
+    files = _files(source, read, found, where)
+    wanted = dict.fromkeys((*read.images, *(query.image for query in read.queries)))
+    report = _report(source, found, wanted, files, root=root, existing=existing, full=full, progress=progress)
+    report = replace(report, differences=(*_differences(source, read), *_archives_missing(source, root, existing)))
+    return _Here(read, origin, where, files, report)
 
 
 def _check_training(
@@ -222,7 +243,7 @@ def _check_training(
     wanted, files = dict[str, None](), dict[str, Path]()
     for split in SPLITS:
         pairs, here, _ = training_files(
-            source.name, split=split, place=root, existing=existing, download=False, progress=progress
+            source.name, split=split, place=root, existing=existing, download=existing is not None, progress=progress
         )
         wanted |= dict.fromkeys(pairs.images)
         files |= here
@@ -232,16 +253,12 @@ def _check_training(
 def _check_distractors(
     source: BenchmarkSource, root: Path, existing: Place | None, *, full: bool, progress: Progress | None
 ) -> Report:
-    """What is there is looked at; that archives are missing is said, as nobody lists what is in them."""
+    """Nobody lists what is in the archives: what is there is looked at, and archives that are not are counted."""
     found, _ = pictures_of(source, root, existing, download=False, progress=progress)
     report = _report(
         source, found, found.pictures, found.pictures, root=root, existing=existing, full=full, progress=progress
     )
-    assert source.pictures is not None
-    unpacked = [True] if existing is not None else is_unpacked(source.pictures, root)
-    if all(unpacked):
-        return report
-    return replace(report, differences=(f"{sum(unpacked)} of {len(unpacked)} archives are here",))
+    return replace(report, differences=tuple(_archives_missing(source, root, existing)))
 
 
 def _files(source: BenchmarkSource, truth: GroundTruth, found: Found, where: Path) -> dict[str, Path]:
@@ -307,14 +324,21 @@ def _differences(source: BenchmarkSource, truth: GroundTruth) -> Iterator[str]:
             yield f"{source.name} has {published:,} {what}, its ground truth here names {here:,}"
 
 
-def _what_to_do(source: BenchmarkSource, report: Report, where: Path, existing: Place | None) -> str:
+def _archives_missing(source: BenchmarkSource, root: Path, existing: Place | None) -> Iterator[str]:
+    unpacked = is_unpacked(source.pictures, root) if source.pictures and existing is None else []
+    if not all(unpacked):
+        yield f"{sum(unpacked)} of {len(unpacked)} archives are here"
+
+
+def _what_to_do(source: BenchmarkSource, here: _Here, existing: Place | None) -> str:
+    where = here.where
     if source.kind == "manifest":
         how = "put them there or take them out of the manifest"
     elif existing is not None:
         how = "complete the folder, or leave --existing away to have the benchmark fetched"
     else:
         how = f"delete {printable(where)} and fetch it again with  coocnet datasets fetch {source.name}"
-    return f"{source.name} at {printable(where)} is not complete: {report.summary()}. What to do: {how}."
+    return f"{source.name} at {printable(where)} is not complete: {here.report.summary()}. What to do: {how}."
 
 
 def _without(truth: GroundTruth, gone: set[str]) -> GroundTruth:
