@@ -221,6 +221,7 @@ DAMAGED = {
     "huge bytes": b"\x80\x04\x8e" + struct.pack("<Q", 2**40) + b"a.",
     "huge integer": b"\x80\x02\x8b" + struct.pack("<i", 2**31 - 1) + b"a.",
     "negative length": b"\x80\x02\x8b" + struct.pack("<i", -5) + b"a.",
+    "array of fewer numbers": pickle.dumps(np.arange(1), 2).replace(b"K\x01\x85", b"K\x03\x85", 1),
     "array of another length": SHARED.replace(b"K\x03\x85", b"K\x02\x85", 1),
 }  # fmt: skip
 

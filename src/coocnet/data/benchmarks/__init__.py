@@ -5,7 +5,7 @@
 """
 
 from coocnet.data.benchmarks.check import Report
-from coocnet.data.benchmarks.opening import Benchmark, check_benchmark, fetch_benchmark, open_benchmark
+from coocnet.data.benchmarks.opening import OpenedBenchmark, check_benchmark, fetch_benchmark, open_benchmark
 from coocnet.data.benchmarks.place import data_folder, is_unpacked
 from coocnet.data.benchmarks.table import BENCHMARKS, Archive, BenchmarkSource, Pictures, lookup
 from coocnet.data.benchmarks.training import Training, TrainingPairs, open_training
@@ -13,8 +13,8 @@ from coocnet.data.benchmarks.training import Training, TrainingPairs, open_train
 __all__ = [
     "BENCHMARKS",
     "Archive",
-    "Benchmark",
     "BenchmarkSource",
+    "OpenedBenchmark",
     "Pictures",
     "Report",
     "Training",

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from coocnet.data.benchmarks.check import Found, Report, damage, find_pictures
+from coocnet.data.benchmarks.check import Found, Report, damage
 from coocnet.data.benchmarks.place import (
     Progress,
     checked_archives,
@@ -33,7 +33,7 @@ Place = str | os.PathLike[str]
 
 
 @dataclass(frozen=True)
-class Benchmark:
+class OpenedBenchmark:
     """A benchmark on this machine, ready to be described and scored.
 
     Attributes:
@@ -88,7 +88,7 @@ def open_benchmark(
     full: bool = False,
     allow_missing: bool = False,
     progress: Progress | None = None,
-) -> Benchmark:
+) -> OpenedBenchmark:
     """The pictures and the ground truth of a benchmark, fetched where they are not here, checked, in order.
 
     Args:
@@ -121,7 +121,7 @@ def open_benchmark(
         if not allow_missing:
             raise BenchmarkError(_what_to_do(source, here, existing))
         truth = _without(truth, {*here.report.missing, *(name for name, _ in here.report.damaged)})
-    return Benchmark(
+    return OpenedBenchmark(
         source,
         truth,
         [files[image] for image in truth.images],
@@ -360,15 +360,12 @@ def _without(truth: GroundTruth, gone: set[str]) -> GroundTruth:
 def _distractors(wanted: bool | Place, root: Path) -> list[Path]:
     if wanted is False:
         return []
-    pictures = lookup(_DISTRACTORS).pictures
-    assert pictures is not None
-    if wanted is True and not all(is_unpacked(pictures, root)):
-        there = sum(is_unpacked(pictures, root))
+    source = lookup(_DISTRACTORS)
+    if wanted is True and (missing := list(_archives_missing(source, root, None))):
         raise BenchmarkError(
-            f"{there} of {len(pictures.archives)} archives of distractors are here: fetch the others with  "
-            f"coocnet datasets fetch {_DISTRACTORS}"
+            f"{_DISTRACTORS}: {missing[0]}: fetch the others with  coocnet datasets fetch {_DISTRACTORS}"
         )
-    found = find_pictures(root / pictures.folder if wanted is True else wanted)
+    found, _ = pictures_of(source, root, None if wanted is True else wanted, download=False, progress=None)
     if not found.pictures:
         raise BenchmarkError("there are no distractors in that folder")
     return [found.pictures[name] for name in sorted(found.pictures)]

@@ -83,7 +83,6 @@ def parse_pickle(content: bytes, where: str) -> object:
         ArithmeticError,
         AttributeError,
         struct.error,
-        AssertionError,
     ) as error:
         reason = printable(str(error))[:200]
         raise BenchmarkError(f"{where} is not a pickle, or damaged ({reason}): fetch it again") from error

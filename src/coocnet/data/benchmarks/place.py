@@ -28,7 +28,7 @@ from filelock import FileLock
 
 from coocnet.data.benchmarks.check import Found, find_pictures
 from coocnet.data.benchmarks.table import Archive, BenchmarkSource, Pictures
-from coocnet.data.benchmarks.unpack import ENDINGS, unpack
+from coocnet.data.benchmarks.unpack import ENDINGS, UNFINISHED, unpack
 from coocnet.errors import ArchiveError, BenchmarkError, FetchError, printable
 from coocnet.fetch import fetch, sha256_of
 from coocnet.output import written_whole
@@ -143,7 +143,8 @@ def pictures_of(
         raise BenchmarkError(
             f"{source.name} is not at {printable(root)}: fetch it with  coocnet datasets fetch {source.name}"
         )
-    return find_pictures(where, passed_over=(*source.pictures.passed_over, _ARCHIVES)), where
+    unfinished = [_unpacked(archive, where).name + UNFINISHED for archive in source.pictures.archives]
+    return find_pictures(where, passed_over=(*source.pictures.passed_over, *unfinished, _ARCHIVES)), where
 
 
 def fetch_truth(source: BenchmarkSource, archive: Archive, root: Path, *, progress: Progress | None = None) -> Path:

@@ -21,6 +21,7 @@ from typing import IO
 
 from coocnet.errors import ArchiveError, BenchmarkError, printable
 
+UNFINISHED = ".unfinished"
 ENDINGS = (".tar.gz", ".tgz", ".tar", ".zip")
 _BLOCK_BYTES = 1 << 20
 _MAX_FILE_BYTES = 1 << 29
@@ -58,7 +59,7 @@ def unpack(
         BenchmarkError: the folder is there, cannot be written, or its disk is nearly full.
     """
     source, target = Path(archive), Path(folder)
-    unfinished = target.with_name(target.name + ".unfinished")
+    unfinished = target.with_name(target.name + UNFINISHED)
     if target.exists():
         raise BenchmarkError(f"{printable(target)} is there already: delete it to unpack {source.name} anew")
     try:
