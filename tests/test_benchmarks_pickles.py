@@ -90,6 +90,7 @@ def test_byte_strings_of_python_2_are_text() -> None:
     short = b"\x80\x02U\x03abcq\x00."
     assert parse_pickle(short, "p") == pickle.loads(short) == "abc"
     assert parse_pickle(b"S'abc'\np0\n.", "p") == "abc"
+    assert parse_pickle(b"\x80\x02T\x03\0\0\0abc.", "p") == "abc"
 
 
 values = st.recursive(
