@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -20,6 +21,7 @@ from coocnet.cli import main
 from coocnet.data.scenes import View, make_scenes
 from coocnet.describe import Describer
 from coocnet.recipe import Recipe
+from serving import Server
 
 torch.set_num_threads(1)  # the maps are small: more threads wait for one another longer than they compute
 
@@ -28,11 +30,23 @@ torch.set_num_threads(1)  # the maps are small: more threads wait for one anothe
 def own_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
     """No test sees or touches the user's cache, settings or weights."""
     home = tmp_path_factory.mktemp("home")
-    for name in ("COOCNET_WEIGHTS", "COOCNET_INDEX"):
+    for name in ("COOCNET_WEIGHTS", "COOCNET_INDEX", "COOCNET_DATA"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.setenv("XDG_CACHE_HOME", str(home / "cache"))
     return home
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    """A web server whose files and manners a test decides."""
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    with Server() as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
 
 
 @pytest.fixture(scope="session")

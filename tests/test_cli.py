@@ -361,9 +361,10 @@ def test_weights_are_listed_with_where_they_are(run, tmp_path: Path) -> None:
 def test_version_and_help_name_every_command(run) -> None:
     assert run("--version").stdout.startswith("coocnet ")
     top = run("--help").stdout
-    for name in ("index", "search", "heatmap", "weights", "info", "recipes", "whitening", "centre", "explain"):
+    names = ("index", "search", "heatmap", "weights", "info", "recipes", "whitening", "centre", "explain", "datasets")
+    for name in names:
         assert name in top
         page = run(name, "--help")
         assert page.returncode == 0
-        if name in ("index", "search", "heatmap", "whitening", "centre", "explain"):
+        if name in ("index", "search", "heatmap", "whitening", "centre", "explain", "datasets"):
             assert "Example" in page.stdout

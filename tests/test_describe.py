@@ -131,6 +131,17 @@ def test_a_box_describes_the_part_alone(recipe: Recipe, pictures: list[Path], tm
         describer.describe(pictures[:2], boxes=[None])
 
 
+def test_pixels_are_described_as_stored_where_asked(recipe: Recipe, pictures: list[Path], tmp_path: Path) -> None:
+    turned, tags = tmp_path / "turned.png", Image.Exif()
+    tags[0x0112] = 6
+    with Image.open(pictures[0]) as image:
+        image.save(turned, exif=tags)
+    describer = Describer(recipe)
+    stored, plain = describer.describe([turned], upright=False), describer.describe(pictures[:1])
+    np.testing.assert_array_equal(stored, plain)
+    assert not np.array_equal(describer.describe([turned]), plain)
+
+
 def test_an_endless_supply_is_taken_only_as_it_is_needed(recipe: Recipe, pictures: list[Path]) -> None:
     taken = 0
 

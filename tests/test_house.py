@@ -31,7 +31,16 @@ def test_every_public_name_exists_and_is_listed_where_type_checkers_look() -> No
 
 
 @pytest.mark.parametrize(
-    "module", ["coocnet", "coocnet.cli", "coocnet.index", "coocnet.ranking", "coocnet.recipe", "coocnet.evaluate"]
+    "module",
+    [
+        "coocnet",
+        "coocnet.cli",
+        "coocnet.index",
+        "coocnet.ranking",
+        "coocnet.recipe",
+        "coocnet.evaluate",
+        "coocnet.data.benchmarks",
+    ],
 )
 def test_importing_loads_no_torch_and_says_nothing(module: str) -> None:
     done = _fresh(f"import sys, {module}; assert 'torch' not in sys.modules, 'torch was loaded'")

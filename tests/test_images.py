@@ -259,6 +259,20 @@ def test_exif_orientation_is_applied(kind: str, options: dict[str, object], tole
     assert picture.full_size_px == (16, 12)
 
 
+@pytest.mark.parametrize("orientation", STORED)
+@pytest.mark.parametrize(
+    ("kind", "options", "tolerance"), [("JPEG", {"quality": 95, "subsampling": 0}, 8), ("PNG", {}, 0)]
+)
+def test_exif_orientation_is_left_where_pixels_are_wanted_as_stored(
+    kind: str, options: dict[str, object], tolerance: int, orientation: int
+) -> None:
+    stored = STORED[orientation](SMOOTH)
+    content = stored_sideways(orientation, kind, **options)
+    assert_near(decode(content, "p", size_px=None, upright=False).pixels, stored, most=tolerance)
+    part = decode(content, "p", size_px=None, upright=False, box=(3, 2, 11, 6))
+    assert_near(part.pixels, stored[2:6, 3:11], most=tolerance)
+
+
 def test_exif_orientation_is_applied_to_16_bit_pictures() -> None:
     stored = np.ascontiguousarray(STORED[6](grey_rgb(RAMP))[..., 0])
     for kind in ("PNG", "TIFF"):
@@ -540,7 +554,7 @@ def test_a_decompression_bomb_is_refused_by_its_header(width: int, height: int) 
     assert reason_of(content) == f"more than {2 * Image.MAX_IMAGE_PIXELS // 10**6} megapixels"
 
 
-@pytest.mark.parametrize("step", ["_upright_rgb", "fit"])
+@pytest.mark.parametrize("step", ["_rgb", "fit"])
 def test_a_picture_that_does_not_fit_into_memory_is_refused(step: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object, **__: object) -> None:
         raise MemoryError

@@ -111,6 +111,7 @@ class Describer:
         paths: Iterable[str | os.PathLike[str]],
         *,
         boxes: Iterable[Box | None] | None = None,
+        upright: bool = True,
         progress: Callable[[int, int], None] | None = None,
     ) -> Float[np.ndarray, "n dim"]:
         """Rows of picture files, in their order, unit length, float32, before any whitening.
@@ -118,6 +119,7 @@ class Describer:
         Args:
             paths: picture files.
             boxes: for each, the part to describe in pixels of the upright picture, or None for all of it.
+            upright: False takes pixels and boxes as they are stored, whatever the EXIF orientation says.
             progress: called with pictures done and pictures in all.
 
         Raises:
@@ -130,7 +132,7 @@ class Describer:
             raise InputError(f"one box per path, or None for it: got {len(boxes)} boxes for {len(paths)} paths")
         jobs = list(zip(range(len(paths)), paths, boxes, strict=True))
         rows = np.zeros((len(paths), self.dim), np.float32)
-        described = self.stream(jobs, lambda job: self.load(job[1], box=job[2]))
+        described = self.stream(jobs, lambda job: self.load(job[1], box=job[2], upright=upright))
         for done, ((position, _, _), row) in enumerate(described, start=1):
             if isinstance(row, ImageError):
                 raise row
@@ -139,13 +141,13 @@ class Describer:
                 progress(done, len(paths))
         return rows
 
-    def load(self, path: str | os.PathLike[str], *, box: Box | None = None) -> Picture:
-        """Reads and decodes one file as the recipe asks.
+    def load(self, path: str | os.PathLike[str], *, box: Box | None = None, upright: bool = True) -> Picture:
+        """Reads and decodes one file as the recipe asks; ``upright`` as in :meth:`describe`.
 
         Raises:
             ImageError: a file that cannot be described.
         """
-        return decode(read_bytes(path), path, size_px=self.recipe.size_px or None, box=box)
+        return decode(read_bytes(path), path, size_px=self.recipe.size_px or None, box=box, upright=upright)
 
     def stream(
         self, items: Iterable[Item], load: Callable[[Item], Picture | None]

@@ -92,3 +92,19 @@ def download_progress(progress: Progress) -> Callable[[int, int | None], None]:
         progress.update(tasks[0], completed=done_bytes // 10**6, total=total)
 
     return show
+
+
+def step_progress(progress: Progress) -> Callable[[str, int, int | None, str], None]:
+    """Shows the steps of a long piece of work one after another; bytes in megabytes."""
+    tasks: dict[str, TaskID] = {}
+
+    def show(step: str, done: int, total: int | None, unit: str) -> None:
+        size, name = (10**6, f"{step} (MB)") if unit == "bytes" else (1, step)
+        whole = None if total is None else total // size
+        if name not in tasks:
+            for task in tasks.values():
+                progress.update(task, visible=False)
+            tasks[name] = progress.add_task(name, total=whole)
+        progress.update(tasks[name], completed=done // size, total=whole)
+
+    return show

@@ -25,7 +25,8 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from coocnet.errors import ImageError, InputError
 
 Box = tuple[float, float, float, float]
-"""x1, y1, x2, y2 in pixels of the upright picture at its own size; right and lower edges excluded."""
+"""x1, y1, x2, y2 in pixels of the picture, upright unless taken as stored, at its own size; right and lower edges
+excluded."""
 
 MAX_FILE_BYTES = 1 << 29
 _FORMATS = ["JPEG", "MPO", "PNG", "WEBP", "TIFF", "GIF", "BMP", "AVIF"]
@@ -99,7 +100,14 @@ def content_digest(content: bytes) -> bytes:
     return hashlib.blake2b(content, digest_size=16).digest()
 
 
-def decode(content: bytes, path: str | os.PathLike[str], *, size_px: int | None, box: Box | None = None) -> Picture:
+def decode(
+    content: bytes,
+    path: str | os.PathLike[str],
+    *,
+    size_px: int | None,
+    box: Box | None = None,
+    upright: bool = True,
+) -> Picture:
     """The picture in ``content``, upright, 8-bit RGB, within the size limit.
 
     Args:
@@ -108,6 +116,8 @@ def decode(content: bytes, path: str | os.PathLike[str], *, size_px: int | None,
         size_px: limit of the longer side; None for none. A part cut out by ``box`` is reduced by the same
             factor as the whole picture would be, so that a query and its database picture have one scale.
         box: the part to keep.
+        upright: False leaves the EXIF orientation unread: pixels and box are as stored, as most benchmarks mean them.
+            (Pillow turns TIFF by itself.)
 
     Raises:
         ImageError: not a picture, damaged, truncated, too many pixels, or a box outside the picture.
@@ -120,7 +130,7 @@ def decode(content: bytes, path: str | os.PathLike[str], *, size_px: int | None,
     _silence_pillow()
     try:
         with _opened(content, path) as file:
-            image = _upright_rgb(file)
+            image = _rgb(file, upright=upright)
         full = image.size
         if box is not None:
             image = image.crop(_whole_pixels(box, full, path))
@@ -192,11 +202,11 @@ def _opened(content: bytes, path: str | os.PathLike[str]) -> Image.Image:
     return Image.open(io.BytesIO(content), formats=["HEIF"])
 
 
-def _upright_rgb(file: Image.Image) -> Image.Image:
+def _rgb(file: Image.Image, *, upright: bool) -> Image.Image:
     file.seek(0)
     file.load()
     try:
-        image: Image.Image = ImageOps.exif_transpose(file)
+        image: Image.Image = ImageOps.exif_transpose(file) if upright else file.copy()
     except Exception:  # noqa: BLE001 - a picture with broken metadata is still a picture
         image = file.copy()
     if image.mode.startswith("I") or image.mode == "F":
