@@ -156,6 +156,7 @@ def test_the_revisited_oxford_takes_its_query_from_the_same_pictures(world: Worl
     assert world.mirrors["oxbuild_images-v1.tgz"].requests == [None]
     assert [path.stem for path in found.images] == OXFORD[1:]
     assert found.queries[0][0].stem == OXFORD[0]
+    assert found.picture_set()["count"] == 9
     assert found.ground_truth.setups == ("easy", "medium", "hard")
 
 
