@@ -57,8 +57,8 @@ class Explanation:
         query: contribution of each cell of the query's map at the first scale; sums to the similarity less the
             constant.
         result: the same for the other picture.
-        matches: pairs of cells that contribute most together, best first, none near another; all of them raise the
-            similarity.
+        matches: of the cells that raise the similarity, the pairs that raise it most together, best first, none near
+            another.
         notes: what is approximated, or left out, in words; empty where all of it is exact.
         constant: the part of the similarity that no cell is given, because the mean row of a collection would have
             it too; 0 where no such mean was taken away.
@@ -161,7 +161,7 @@ def explain(
         shared = float(y @ y2) / divisor
         similarity = shared if whitening is not None else float(asked.row @ found.row)
         maps = [one.against(frame, other / divisor).numpy() for one, other in ((asked, y2), (found, y))]
-        matches = _matches(_together(asked, found, frame) / divisor, asked, found)
+        matches = _matches(_together(asked, found, frame) / divisor, maps[0], maps[1])
     return Explanation(similarity, maps[0], maps[1], matches, notes, constant=similarity - shared)
 
 
@@ -349,14 +349,19 @@ def _on_grid(part: Tensor, shape: tuple[int, int]) -> Tensor:
     return spread + (total - kept) / spread.numel()
 
 
-def _matches(together: Tensor, asked: _Picture, found: _Picture) -> list[Match]:
-    """Pairs of cells by falling contribution, each at a distance from those before it in both pictures."""
+def _matches(together: Tensor, query: np.ndarray, result: np.ndarray) -> list[Match]:
+    """Pairs of cells by falling contribution, each at a distance from those before it in both pictures.
+
+    Only of cells that raise the similarity: what a cell has with one other may be outweighed by all the rest.
+    """
     values = together.clone()
-    width, width2 = asked.shape[1], found.shape[1]
+    least = _LEAST_OF_BEST * float(values.max())
+    values[torch.from_numpy(query.flatten() <= 0)] = -torch.inf
+    values[:, torch.from_numpy(result.flatten() <= 0)] = -torch.inf
+    width, width2 = query.shape[1], result.shape[1]
     rows, columns = (torch.arange(values.shape[0]) // width, torch.arange(values.shape[0]) % width)
     rows2, columns2 = (torch.arange(values.shape[1]) // width2, torch.arange(values.shape[1]) % width2)
     matches: list[Match] = []
-    least = _LEAST_OF_BEST * float(values.max())
     while len(matches) < _MOST_MATCHES:
         at = int(values.argmax())
         best = float(values.flatten()[at])
