@@ -226,7 +226,7 @@ def test_the_picture_of_an_explanation_shows_what_was_explained(
     assert [name in title for name, title in zip((query.name, result.name), drawn["titles"], strict=True)] == [
         True
     ] * 2
-    shared = f"{found.constant:.3f} is by what all pictures of the collection have in common"
+    shared = f"{found.constant:.3f} comes from what all pictures of the collection have in common"
     assert (shared in drawn["caption"][0]) == (shared in done.stdout) == (not whitened)
     assert "pairs of cells that raise it most together" in drawn["caption"][1]
 

@@ -100,8 +100,8 @@ def _similarity(found: Explanation, *, centred: bool) -> str:
     if not centred:
         return f"Similarity {found.similarity:.3f}."
     return (
-        f"Similarity {found.similarity:.3f}. Of it, {found.constant:.3f} is by what all pictures of the collection "
-        f"have in common, and {found.similarity - found.constant:+.3f} by what the colours show."
+        f"Similarity {found.similarity:.3f}. Of it, {found.constant:.3f} comes from what all pictures of the "
+        f"collection have in common, and {found.similarity - found.constant:+.3f} from what the colours show."
     )
 
 
