@@ -64,7 +64,8 @@ def test_the_box_of_a_montage_is_drawn_whole_and_thin_whatever_the_shape() -> No
     where = np.argwhere(accent)
     (top, left), (bottom, right) = where.min(0), where.max(0)
     assert right - left == pytest.approx(180, abs=2)
-    assert accent[top : bottom + 1, right].all()
+    assert accent[top : bottom + 1, right - 1 : right + 1].all()
+    assert accent[bottom - 1 : bottom + 1, left : right + 1].all()
     assert (shown[top + 3 : bottom - 3, left + 3 : right - 3] == 128).all()
 
 

@@ -79,9 +79,10 @@ def test_both_pictures_have_one_scale_and_little_looks_like_little() -> None:
         return int(red - blue)
 
     strong, weak = a_peak((6, 8), (2, 3), 0.5), a_peak((6, 8), (2, 3), 0.1)
-    sheet = drawn(strong, weak)
+    sheet, exchanged = drawn(strong, weak), drawn(weak, strong)
     of_query, of_result = (strength(sheet, panel) for panel in panels(sheet))
     assert 0 < of_result < 0.6 * of_query
+    assert [strength(exchanged, panel) for panel in panels(exchanged)] == [of_result, of_query]
     faint = drawn(a_peak((6, 8), (2, 3), 0.001), weak * 0)
     assert 0 < strength(faint, panels(faint)[0]) < 0.3 * of_query
 
