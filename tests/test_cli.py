@@ -10,9 +10,13 @@ import sys
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
+from coocnet import viz
+from coocnet.explain import explain
+from coocnet.index import open_index
 from coocnet.recipe import PRESETS, Recipe
 
 
@@ -199,6 +203,59 @@ def test_neighbours_are_kept_for_re_ranking(command, library: Path) -> None:
     assert "never whitened" in " ".join(refused.stderr.split())
 
 
+@pytest.mark.parametrize("whitened", [False, True])
+def test_the_picture_of_an_explanation_shows_what_was_explained(
+    run, photos: Path, recipe_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whitened: bool
+) -> None:
+    assert run("index", photos, "--recipe", recipe_file).returncode == 0
+    if whitened:
+        assert run("whitening", "-o", "white.safetensors", "--dim", "6").returncode == 0
+        assert run("index", photos, "--whitening", "white.safetensors").returncode == 0
+    query, result = sorted(photos.iterdir())[:2]
+    drawn = {}
+    real = viz.explanation
+
+    def noted(*arguments, **options):
+        drawn.update(options, arguments=arguments)
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(viz, "explanation", noted)
+    done = run("explain", query, result, "-o", "why.png")
+    assert done.returncode == 0, done.stderr
+    with open_index(tmp_path / "photos.cooc") as index:
+        describer, whitening = index.describer(), index.whitening()
+        mean = None if whitened else index.mean_row()
+        assert (whitening is not None) == whitened
+    pixels = [describer.load(path).pixels for path in (query, result)]
+    found = explain(*map(describer.maps_of, pixels), describer.recipe, whitening=whitening, centre=mean)
+    (query_pixels, contributions), (result_pixels, contributions2), joined = drawn["arguments"]
+    np.testing.assert_array_equal(query_pixels, pixels[0])
+    np.testing.assert_array_equal(result_pixels, pixels[1])
+    np.testing.assert_allclose(contributions, found.query, atol=1e-12)
+    np.testing.assert_allclose(contributions2, found.result, atol=1e-12)
+    assert joined == [(match.query_cell, match.result_cell) for match in found.matches]
+    assert [name in title for name, title in zip((query.name, result.name), drawn["titles"], strict=True)] == [
+        True
+    ] * 2
+    shared = f"{found.constant:.3f} comes from what all pictures of the collection have in common"
+    assert (shared in drawn["caption"][0]) == (shared in done.stdout) == (not whitened)
+    assert "pairs of cells that raise it most together" in drawn["caption"][1]
+
+
+def test_an_expansion_of_the_recipe_is_said_not_to_be_explained(
+    run, photos: Path, recipe: Recipe, tmp_path: Path
+) -> None:
+    expanding = tmp_path / "expanding.toml"
+    expanding.write_text(recipe.replace(expansion="aqe").to_toml())
+    assert run("index", photos, "--recipe", expanding).returncode == 0
+    query, result = sorted(photos.iterdir())[:2]
+    done = run("explain", query, result, "-o", "why.png")
+    assert "This is the similarity of a plain search: search expands the query (aqe)" in done.stdout
+    hits = json.loads(run("search", query, "-k", "18", "--json", "--qe", "none").stdout)["hits"]
+    similarity = next(hit["similarity"] for hit in hits if hit["path"] == str(result))
+    assert f"Similarity {similarity:.3f}." in done.stdout
+
+
 def test_search_options_reach_the_search(command, library: Path) -> None:
     query = sorted((library / "photos").iterdir())[0]
 
@@ -312,6 +369,9 @@ def test_moved_weights_are_named_in_a_search_and_taken_over_by_the_next_index(
     query = scenes[0] / next(view.path for view in scenes[1] if view.role == "query")
     assert "here.safetensors" in run("search", query).stderr
     assert run("search", query, "--weights", moved).returncode == 0
+    assert "here.safetensors" in run("explain", query, query, "-o", "why.png").stderr
+    done = run("explain", query, query, "-o", "why.png", "--weights", moved)
+    assert done.returncode == 0, done.stderr
     assert run("index", photos, "--weights", moved).returncode == 0
     assert run("search", query).returncode == 0
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,7 @@ import torch
 from coocnet import ops
 from coocnet.errors import InputError, WhiteningError
 from coocnet.explain import EXPLAINED, explain
-from coocnet.poolings import POOLINGS
+from coocnet.poolings import POOLINGS, PRIORS, map_cooccurrence
 from coocnet.recipe import Cooccurrence, Recipe
 from coocnet.whitening import Whitening, fit_pca
 
@@ -27,9 +29,108 @@ def row_of(maps: list[torch.Tensor], recipe: Recipe) -> np.ndarray:
     return ops.unit_rows(rows).numpy()
 
 
+def other_rows(recipe: Recipe) -> np.ndarray:
+    return np.concatenate([row_of([a_map(4, 5, seed)], recipe) for seed in range(100, 140)])
+
+
 def a_whitening(recipe: Recipe) -> Whitening:
-    rows = np.concatenate([row_of([a_map(4, 5, seed)], recipe) for seed in range(100, 140)])
-    return fit_pca(rows, dim=5)
+    return fit_pca(other_rows(recipe), dim=5)
+
+
+def pairs_by_loops(
+    asked: torch.Tensor, other: torch.Tensor, recipe: Recipe, whitening: Whitening | None, centre: np.ndarray | None
+) -> np.ndarray:
+    """What each two cells contribute together, straight from the equation: the part of its row that a cell has."""
+    pictures = []
+    for a in (asked, other):
+        cells = [a[0, :, row, column].numpy() for row in range(a.shape[2]) for column in range(a.shape[3])]
+        parts = cells
+        if recipe.pooling.startswith("bp"):
+            context = map_cooccurrence(a, recipe) if recipe.pooling == "bp-act" else a
+            beside = [context[0, :, row, column].numpy() for row in range(a.shape[2]) for column in range(a.shape[3])]
+            outer = [np.outer(one, two) for one, two in zip(cells, beside, strict=True)]
+            parts = [sketched_by_loops(one, recipe) if recipe.sketch_dim else one.flatten() for one in outer]
+        total = sum(parts)
+        root = np.sqrt(np.abs(total)) if recipe.signed_root else np.ones_like(total)
+        parts = [np.divide(part, root, out=np.zeros_like(part), where=total != 0) for part in parts]
+        length = np.linalg.norm(sum(parts))
+        masses = [
+            np.abs(one).sum() * (np.abs(two).sum() if recipe.pooling.startswith("bp") else 1)
+            for one, two in zip(cells, beside if recipe.pooling.startswith("bp") else cells, strict=True)
+        ]
+        mean = whitening.mean.astype(float) if whitening is not None else 0 if centre is None else centre
+        shares = np.array(masses) / sum(masses)
+        seen = [part / length - share * mean for part, share in zip(parts, shares, strict=True)]
+        if whitening is not None:
+            seen = [whitening.projection.astype(float) @ part for part in seen]
+            seen = [part / np.linalg.norm(sum(seen)) for part in seen]
+        pictures.append(seen)
+    return np.array([[part @ part2 for part2 in pictures[1]] for part in pictures[0]])
+
+
+def sketched_by_loops(outer: np.ndarray, recipe: Recipe) -> np.ndarray:
+    h, s, h2, s2 = (f.numpy() for f in ops.Sketch(CHANNELS, recipe.sketch_dim, recipe.sketch_seed).functions())
+    row = np.zeros(recipe.sketch_dim)
+    for k in range(CHANNELS):
+        for w in range(CHANNELS):
+            row[(h[k] + h2[w]) % recipe.sketch_dim] += s[k] * s2[w] * outer[k, w]
+    return row
+
+
+FRAMES = ["as they are", "centred", "whitened"]
+CHANGES = [
+    {"pooling": "ucrow"},
+    {"pooling": "bp-act", "sketch_dim": 0},
+    {"pooling": "bp-act"},
+    {"pooling": "bp-aa", "signed_root": True},
+    {"pooling": "bp-aa", "signed_root": True, "sketch_dim": 0},
+]
+
+
+@pytest.mark.parametrize("frame", FRAMES)
+@pytest.mark.parametrize("changes", CHANGES, ids=str)
+def test_contributions_and_joined_cells_are_those_of_plain_loops(changes: dict[str, Any], frame: str) -> None:
+    recipe = RECIPE.replace(**changes)
+    asked, other = a_map(6, 9, 1).double(), a_map(7, 8, 2).double()
+    whitening = a_whitening(recipe) if frame == "whitened" else None
+    centre = other_rows(recipe).mean(0) if frame == "centred" else None
+    found = explain([asked], [other], recipe, whitening=whitening, centre=centre)
+    pairs = pairs_by_loops(asked, other, recipe, whitening, centre)
+    np.testing.assert_allclose(found.query.flatten(), pairs.sum(1), atol=1e-7)
+    np.testing.assert_allclose(found.result.flatten(), pairs.sum(0), atol=1e-7)
+    least = 0.15 * pairs.max()
+    left = {
+        (divmod(p, 9), divmod(q, 8)): pairs[p, q]
+        for p in range(54)
+        for q in range(56)
+        if pairs[p].sum() > 0 and pairs[:, q].sum() > 0 and pairs[p, q] > least
+    }
+    expected = []
+    while left and len(expected) < 8:
+        best = max(left, key=left.__getitem__)
+        expected.append((*best, pytest.approx(left[best], abs=1e-7)))
+        left = {pair: value for pair, value in left.items() if all(map(apart, pair, best))}
+    assert [(match.query_cell, match.result_cell, match.contribution) for match in found.matches] == expected
+    assert len(expected) > 1
+
+
+def apart(cell: tuple[int, int], other: tuple[int, int]) -> bool:
+    """No two numbers of a drawing so near each other that they say the same."""
+    return abs(cell[0] - other[0]) > 2 or abs(cell[1] - other[1]) > 2
+
+
+def test_as_many_things_as_both_pictures_show_are_joined_but_no_more_than_eight() -> None:
+    random = np.random.default_rng(0)
+    corners = [(row, column) for row in (0, 4, 8) for column in (0, 4, 8, 12)]
+    places = [corners[at] for at in random.permutation(12)[:10]]
+    for things, expected in ((3, 3), (10, 8)):
+        asked, other = torch.zeros(1, 10, 9, 13), torch.zeros(1, 10, 9, 13)
+        for thing in range(things):
+            asked[0, thing][corners[thing]] = 2 - 0.1 * thing
+            other[0, thing][places[thing]] = 2 - 0.1 * thing
+        found = explain([asked], [other], RECIPE.replace(pooling="ucrow"))
+        cells = [(match.query_cell, match.result_cell) for match in found.matches]
+        assert cells == list(zip(corners, places, strict=False))[:expected]
 
 
 @pytest.mark.parametrize("scales", [1, 3])
@@ -52,6 +153,75 @@ def test_contributions_sum_to_the_similarity_of_the_rows(
     assert found.result.shape == (4, 7)
     assert found.query.sum() == pytest.approx(found.similarity, abs=1e-5)
     assert found.result.sum() == pytest.approx(found.similarity, abs=1e-5)
+
+
+@pytest.mark.parametrize("scales", [1, 3])
+@pytest.mark.parametrize("prior", PRIORS)
+@pytest.mark.parametrize("pooling", EXPLAINED)
+def test_contributions_less_the_mean_of_a_collection_sum_to_the_rest_of_the_similarity(
+    pooling: str, prior: str, scales: int
+) -> None:
+    recipe = RECIPE.replace(pooling=pooling, prior=prior)
+    asked = [PRIORS[prior](a_map(6 - scale, 5, 1 + scale), recipe) for scale in range(scales)]
+    other = [PRIORS[prior](a_map(4, 7 - scale, 11 + scale), recipe) for scale in range(scales)]
+    x, y = (row_of(maps, recipe)[0].astype(float) for maps in (asked, other))
+    mean = other_rows(recipe).mean(0).astype(float)
+    found = explain(asked, other, recipe, centre=mean)
+    assert found.similarity == pytest.approx(x @ y, abs=1e-5)
+    assert found.constant == pytest.approx(mean @ x + mean @ y - mean @ mean, abs=1e-5)
+    assert found.query.sum() + found.constant == pytest.approx(found.similarity, abs=1e-5)
+    assert found.result.sum() + found.constant == pytest.approx(found.similarity, abs=1e-5)
+
+
+def test_what_every_picture_of_a_collection_shows_contributes_nothing() -> None:
+    recipe = RECIPE.replace(pooling="ucrow")
+    common, own = torch.zeros(CHANNELS), torch.zeros(CHANNELS)
+    common[:3], own[5] = 1, 1
+    asked, other = (common[None, :, None, None].repeat(1, 1, 4, 4) for _ in range(2))
+    asked[0, :, 1, 1] = other[0, :, 3, 0] = own
+    mean = (common / common.norm()).numpy()
+    plain = explain([asked], [other], recipe)
+    assert plain.constant == 0
+    assert (plain.query > 0.001).all()
+    found = explain([asked], [other], recipe, centre=mean)
+    at = np.unravel_index(found.query.argmax(), found.query.shape)
+    at2 = np.unravel_index(found.result.argmax(), found.result.shape)
+    assert (at, at2) == ((1, 1), (3, 0))
+    assert np.abs(np.delete(found.query.flatten(), 5)).max() < 0.1 * found.query.max()
+    assert [(match.query_cell, match.result_cell) for match in found.matches] == [((1, 1), (3, 0))]
+
+
+def test_an_explanation_is_the_same_from_either_side() -> None:
+    recipe = RECIPE.replace(pooling="chco-sct")
+    asked, other, mean = [a_map(5, 6, 1)], [a_map(4, 4, 2)], other_rows(recipe).mean(0)
+    one, two = explain(asked, other, recipe, centre=mean), explain(other, asked, recipe, centre=mean)
+    assert (one.similarity, one.constant) == pytest.approx((two.similarity, two.constant))
+    np.testing.assert_allclose(one.query, two.result, atol=1e-12)
+    np.testing.assert_allclose(one.result, two.query, atol=1e-12)
+
+
+def test_what_another_scale_contributes_stays_in_its_place() -> None:
+    recipe = RECIPE.replace(pooling="ucrow")
+    fine, coarse = torch.zeros(1, CHANNELS, 8, 8), torch.zeros(1, CHANNELS, 4, 4)
+    fine[0, 0, 7, 7] = coarse[0, 0, 0, 0] = 1
+    found = explain([fine, coarse], [a_map(4, 4, 2), a_map(3, 3, 2)], recipe)
+    assert found.query[7, 7] == pytest.approx(found.similarity / 2)
+    assert found.query[:3, :3].sum() == pytest.approx(found.similarity / 2)
+    assert found.query[0, 0] > found.query[1, 1] > 0
+    assert not found.query[:4, 4:].any()
+
+
+def test_cells_are_joined_by_what_they_contribute_at_the_first_scale() -> None:
+    recipe, whitening = RECIPE.replace(pooling="ucrow"), a_whitening(RECIPE.replace(pooling="ucrow"))
+    maps = [a_map(4, 5, 1).double(), a_map(3, 4, 2).double()]
+    once, twice = (explain(m, m, recipe, whitening=whitening) for m in (maps[:1], [maps[0], maps[0]]))
+    assert [(match.query_cell, match.result_cell) for match in once.matches] == [
+        (match.query_cell, match.result_cell) for match in twice.matches
+    ]
+    # The same picture twice is the same row; its first half alone is joined, a quarter of every product.
+    assert [match.contribution for match in twice.matches] == pytest.approx(
+        [match.contribution / 4 for match in once.matches]
+    )
 
 
 @pytest.mark.parametrize("pooling", ["bp-aa", "bp-act", "bp-at", "centred"])
@@ -107,27 +277,64 @@ def test_empty_cells_have_no_part_in_the_mean() -> None:
     assert not found.query[0].any()
 
 
-def test_pictures_without_activations_have_similarity_zero_and_no_matches() -> None:
-    blank = torch.zeros(1, CHANNELS, 3, 4)
-    for pooling in EXPLAINED:
-        found = explain([blank], [a_map(4, 4, 2)], RECIPE.replace(pooling=pooling))
-        assert (found.similarity, found.matches) == (0.0, [])
-        assert not found.query.any()
+@pytest.mark.parametrize("frame", FRAMES)
+@pytest.mark.parametrize("pooling", EXPLAINED)
+def test_pictures_without_activations_have_similarity_zero_and_no_matches(pooling: str, frame: str) -> None:
+    recipe, blank = RECIPE.replace(pooling=pooling), torch.zeros(1, CHANNELS, 3, 4)
+    whitening = a_whitening(recipe) if frame == "whitened" else None
+    centre = other_rows(recipe).mean(0) if frame == "centred" else None
+    found = explain([blank], [a_map(4, 4, 2)], recipe, whitening=whitening, centre=centre)
+    assert (found.similarity, found.constant, found.matches) == (0.0, 0.0, [])
+    assert not found.query.any()
+    assert not found.result.any()
+    assert (found.query.shape, found.result.shape) == ((3, 4), (4, 4))
+
+
+SKETCHED = "the sketched similarity is explained exactly; it approximates the bilinear one"
+SHARED = "a cell's part of an entry is its share of the sum before the power"
+SPREAD = "other scales are spread on the first scale's grid; cells are joined at the first scale alone"
 
 
 @pytest.mark.parametrize(
-    ("pooling", "changes", "says"),
+    ("changes", "scales", "says"),
     [
-        ("chco-sct", {}, ""),
-        ("bp-act", {"sketch_dim": 0}, ""),
-        ("bp-act", {}, "approximates the bilinear one"),
-        ("gem", {}, "share"),
+        ({"pooling": "chco-sct"}, 1, []),
+        ({"pooling": "bp-act", "sketch_dim": 0}, 1, []),
+        ({"pooling": "bp-act"}, 1, [SKETCHED]),
+        ({"pooling": "gem"}, 1, [SHARED]),
+        ({"pooling": "mac"}, 1, [SHARED]),
+        ({"pooling": "context"}, 1, [SHARED]),
+        ({"pooling": "bp-aa", "signed_root": True}, 1, [SKETCHED, SHARED]),
+        ({"pooling": "chco-sct"}, 2, [SPREAD]),
+        ({"pooling": "chco-sct", "expansion": "aqe"}, 1, ["search expands the query (aqe)"]),
     ],
+    ids=str,
 )
-def test_what_is_approximated_is_said(pooling: str, changes: dict[str, int], says: str) -> None:
-    found = explain([a_map(3, 4, 1)], [a_map(4, 4, 2)], RECIPE.replace(pooling=pooling, **changes))
-    assert bool(found.notes) == bool(says)
-    assert says in " ".join(found.notes)
+@pytest.mark.parametrize("whitened", [False, True])
+def test_what_is_approximated_or_left_out_is_said(
+    changes: dict[str, Any], scales: int, says: list[str], whitened: bool
+) -> None:
+    recipe = RECIPE.replace(**changes)
+    whitening = a_whitening(recipe) if whitened else None
+    found = explain([a_map(3, 4, 1)] * scales, [a_map(4, 4, 2)] * scales, recipe, whitening=whitening)
+    assert len(found.notes) == len(says)
+    assert all(expected in note for expected, note in zip(says, found.notes, strict=True))
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize(
+    "centre", [np.zeros(6), np.zeros((1, 7)), np.zeros(7, int), np.full(7, np.nan), [0.0] * 6, "mean"]
+)
+def test_a_centre_that_is_no_mean_of_rows_is_refused(centre: object) -> None:
+    maps = [a_map(3, 4, 1)]
+    with pytest.raises(InputError, match="7 finite floats here"):
+        explain(maps, maps, RECIPE.replace(pooling="ucrow"), centre=centre)
+
+
+def test_a_whitening_has_a_mean_of_its_own() -> None:
+    maps, recipe = [a_map(3, 4, 1)], RECIPE.replace(pooling="ucrow")
+    with pytest.raises(InputError, match="not both"):
+        explain(maps, maps, recipe, whitening=a_whitening(recipe), centre=np.zeros(7))
 
 
 def test_what_cannot_be_explained_is_refused() -> None:

@@ -86,6 +86,26 @@ def test_copies_that_arrive_together_are_described_once(place, photos, recipe, d
     assert counts(report) == {"added": 18, "recognised": 18}
 
 
+def test_the_mean_row_counts_each_different_picture_once(place, photos, recipe, describer) -> None:
+    some = sorted(photos.iterdir())
+    for number in range(5):
+        shutil.copy(some[0], photos / f"copy{number}.jpg")
+    sync(place, photos, recipe, describer)
+    with open_index(place) as index:
+        rows = np.stack([index.row_of_file(path) for path in some]).astype(np.float64)
+        np.testing.assert_allclose(index.mean_row(), rows.mean(0), atol=1e-12)
+
+
+def test_a_handful_of_pictures_has_no_mean_row(place, photos, recipe, describer, tmp_path) -> None:
+    with open_index(place, recipe) as index:
+        assert index.mean_row() is None
+    for path in sorted(photos.iterdir())[9:]:
+        path.unlink()
+    sync(place, photos, recipe, describer)
+    with open_index(place) as index:
+        assert index.mean_row() is None
+
+
 def test_rows_no_picture_points_to_are_removed(place, photos, recipe, describer) -> None:
     sync(place, photos, recipe, describer)
     for path in list(photos.iterdir())[5:]:

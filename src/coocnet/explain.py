@@ -1,17 +1,23 @@
 """Why two pictures are similar: the part of their similarity that each cell of their maps contributes.
 
 A row is a sum over cells, of values (linear pooling) or of products of values (bilinear), so its similarity to
-another row is a sum over cells too. With unit row x = Σ_p x_p, whitening y = P (x − m), and the other picture's
-unit ŷ', cell p contributes
+another row is a sum over pairs of cells. With unit rows x = Σ_p x_p and x' = Σ_q x'_q, a mean m that is taken away
+from both, and a whitening P (P = 1 where there is none), the cells p and q contribute together
 
-    c_p = (x_p − ω_p m) · Pᵀ ŷ' / |y|,   Σ_p c_p = similarity
+    c_pq = ((x_p − ω_p m) · Pᵀ P (x'_q − ω'_q m)) / s
 
-where ω_p, the cell's share of the row's L1 mass, says how the mean is divided: empty cells have no part in it.
+where ω_p, the cell's share of the row's L1 mass, says how the mean is divided: empty cells have no part in it. Cell
+p contributes c_p = Σ_q c_pq and cell q contributes Σ_p c_pq. With a whitening s is the product of both whitened
+rows' lengths and Σ_pq c_pq the similarity; without one s = 1 and
+
+    Σ_pq c_pq = (x − m) · (x' − m) = x·x' − (m·x + m·x' − m·m)
+
+that is the similarity less a constant, which is 0 where no mean is taken away.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,11 +36,12 @@ from coocnet.whitening import Whitening
 _MOST_MATCHES = 8
 _LEAST_OF_BEST = 0.15
 _APART_CELLS = 2
+_NUMBERS_AT_ONCE = 2**24
 
 
 @dataclass(frozen=True)
 class Match:
-    """Two cells, (row, column) in each map, and what they contribute together."""
+    """Two cells, (row, column) in each map, and what they contribute together: c_pq of the module's first lines."""
 
     query_cell: tuple[int, int]
     result_cell: tuple[int, int]
@@ -47,10 +54,14 @@ class Explanation:
 
     Attributes:
         similarity: cosine of the two rows, whitened if a whitening was given.
-        query: contribution of each cell of the query's map at the first scale; sums to the similarity.
+        query: contribution of each cell of the query's map at the first scale; sums to the similarity less the
+            constant.
         result: the same for the other picture.
-        matches: pairs of cells that contribute most together, best first, none near another.
-        notes: what is approximated, in words; empty where all of it is exact.
+        matches: of the cells that raise the similarity, the pairs that raise it most together, best first, none near
+            another.
+        notes: what is approximated, or left out, in words; empty where all of it is exact.
+        constant: the part of the similarity that no cell is given, because the mean row of a collection would have
+            it too; 0 where no such mean was taken away.
     """
 
     similarity: float
@@ -58,6 +69,7 @@ class Explanation:
     result: Float[np.ndarray, "h2 w2"]
     matches: list[Match]
     notes: list[str]
+    constant: float = 0.0
 
 
 def _relative(a: Tensor) -> Tensor:
@@ -105,22 +117,27 @@ def explain(
     recipe: Recipe,
     *,
     whitening: Whitening | None = None,
+    centre: Float[np.ndarray, " dim"] | None = None,
 ) -> Explanation:
     """Takes the similarity of two pictures apart by the cells of their maps, in float64.
 
     Exact, to rounding, for linear and bilinear pooling with any whitening: the contributions sum to the similarity
-    of the rows that were searched. Of a count sketch they explain the sketched similarity, which is itself an
-    approximation of the bilinear one. In power means, maxima and signed roots a cell has that share of an entry
-    that its value has in the sum before the power.
+    of the rows that were searched, less the constant. Of a count sketch they explain the sketched similarity, which
+    is itself an approximation of the bilinear one. In power means, maxima and signed roots a cell has that share of
+    an entry that its value has in the sum before the power.
 
     Args:
         query_maps: of one picture, after the prior, one for each scale; see :meth:`Describer.maps_of`.
         result_maps: of the other.
         recipe: the recipe of both.
         whitening: the one in force.
+        centre: where there is no whitening, the mean row of a collection, see :meth:`LocalIndex.mean_row`. Rows that
+            were never whitened are all alike, and so nearly every cell would raise the similarity; what raises it
+            beyond what the collection has in common is then shown.
 
     Raises:
-        InputError: a pooling that cannot be taken apart, or no maps.
+        InputError: a pooling that cannot be taken apart, no maps, or a centre that is no row of these pictures or
+            given beside a whitening.
         WhiteningError: a whitening for rows of another dimension.
     """
     if recipe.pooling not in EXPLAINED:
@@ -133,18 +150,51 @@ def explain(
         raise InputError(
             f"a power mean over scales ({recipe.scale_power}) cannot be taken apart by cells; the mean can"
         )
+    notes = _notes(recipe, len(query_maps))
     with torch.inference_mode():
         asked, found = (_Picture([m.double().cpu() for m in maps], recipe) for maps in (query_maps, result_maps))
-        y, y2 = _whitened(asked.row, whitening), _whitened(found.row, whitening)
-        lengths = float(y.norm() * y2.norm())
-        similarity = float(y @ y2) / lengths if lengths > 0 else 0.0
-        maps = []
-        for picture, other in ((asked, y2), (found, y)):
-            direction = other / (lengths or 1.0)
-            maps.append(picture.against(*_pulled_back(direction, whitening)).numpy())
-        together = asked.scales[0].together(found.scales[0], whitening)
-        matches = _matches(together / (asked.length * found.length * (lengths or 1.0)), asked, found)
-    return Explanation(similarity, maps[0], maps[1], matches, _notes(recipe, whitening, len(query_maps)))
+        frame = _frame(len(asked.row), whitening, centre)
+        if not (asked.row.any() and found.row.any()):
+            return Explanation(0.0, np.zeros(asked.shape), np.zeros(found.shape), [], notes)
+        y, y2 = frame.seen(asked.row), frame.seen(found.row)
+        divisor = (float(y.norm() * y2.norm()) or 1.0) if whitening is not None else 1.0
+        shared = float(y @ y2) / divisor
+        similarity = shared if whitening is not None else float(asked.row @ found.row)
+        maps = [one.against(frame, other / divisor).numpy() for one, other in ((asked, y2), (found, y))]
+        matches = _matches(_together(asked, found, frame) / divisor, maps[0], maps[1])
+    return Explanation(similarity, maps[0], maps[1], matches, notes, constant=similarity - shared)
+
+
+@dataclass(frozen=True)
+class _Frame:
+    """What rows are seen through: a mean that is taken away, then the projection of a whitening if there is one."""
+
+    mean: Tensor
+    projection: Tensor | None = None
+
+    def seen(self, row: Tensor) -> Tensor:
+        less = row - self.mean
+        return less if self.projection is None else self.projection @ less
+
+    def pulled_back(self, direction: Tensor) -> Tensor:
+        """A direction among the rows as they are seen, in the space of plain rows."""
+        return direction if self.projection is None else self.projection.T @ direction
+
+
+def _frame(dim: int, whitening: Whitening | None, centre: object) -> _Frame:
+    if whitening is not None:
+        if centre is not None:
+            raise InputError("a whitening takes its own mean away: give a whitening or a centre, not both")
+        whitening.apply(np.zeros((1, dim), np.float32))  # refuses rows of another dimension
+        return _Frame(torch.from_numpy(whitening.mean).double(), torch.from_numpy(whitening.projection).double())
+    if centre is None:
+        return _Frame(torch.zeros(dim, dtype=torch.float64))
+    mean = np.asarray(centre)
+    if mean.shape != (dim,) or not np.issubdtype(mean.dtype, np.floating) or not np.isfinite(mean).all():
+        raise InputError(
+            f"a centre is the mean of rows, {dim} finite floats here, got {mean.dtype} of shape {mean.shape}"
+        )
+    return _Frame(torch.from_numpy(mean.astype(np.float64)))
 
 
 class _Picture:
@@ -159,12 +209,13 @@ class _Picture:
         self.row = total / self.length
         self.shape = (int(maps[0].shape[2]), int(maps[0].shape[3]))
 
-    def against(self, direction: Tensor, constant: float) -> Tensor:
-        """Contribution of each cell of the first scale's grid, (h, w)."""
+    def against(self, frame: _Frame, direction: Tensor) -> Tensor:
+        """What each cell of the first scale's grid has along a direction in the frame, (h, w)."""
+        back = frame.pulled_back(direction)
+        of_the_mean = float(frame.mean @ back)
         total = torch.zeros(self.shape, dtype=torch.float64)
         for scale in self.scales:
-            part = scale.against(direction) / self.length
-            part = part - constant * scale.mass / len(self.scales)
+            part = scale.against(back) / self.length - of_the_mean * scale.mass / len(self.scales)
             total += _on_grid(part, self.shape)
         return total
 
@@ -179,9 +230,13 @@ class _Cells:
         """What each cell has along a direction in the space of rows, (h, w)."""
         raise NotImplementedError
 
-    def together(self, other: Any, whitening: Whitening | None) -> Tensor:
-        """What each cell here and each cell there contribute together, (h·w, h2·w2)."""
+    def blocks(self) -> Iterator[Tensor]:
+        """The parts of the row that the cells have, (n, dim), a few cells at a time."""
         raise NotImplementedError
+
+    def products(self, other: Any) -> Tensor:
+        """Inner products of the parts of the cells here and there, (h·w, h2·w2)."""
+        return torch.cat([torch.cat([a @ b.T for b in other.blocks()], 1) for a in self.blocks()])
 
 
 class _LinearCells(_Cells):
@@ -199,15 +254,8 @@ class _LinearCells(_Cells):
     def against(self, direction: Tensor) -> Tensor:
         return (direction @ self._parts).view(self._shape)
 
-    def together(self, other: _LinearCells, whitening: Whitening | None) -> Tensor:
-        return self._projected(whitening) @ other._projected(whitening).T
-
-    def _projected(self, whitening: Whitening | None) -> Tensor:
-        parts = self._parts.T
-        if whitening is None:
-            return parts
-        mean, projection = _as_tensors(whitening)
-        return (parts - self.mass.flatten()[:, None] * mean) @ projection.T
+    def blocks(self) -> Iterator[Tensor]:
+        yield self._parts.T
 
 
 class _BilinearCells(_Cells):
@@ -220,7 +268,9 @@ class _BilinearCells(_Cells):
         self._sketch = ops.Sketch(a.shape[1], recipe.sketch_dim, recipe.sketch_seed) if recipe.sketch_dim else None
         pooled = POOLINGS[recipe.pooling](a, recipe)[0]
         self._scale = 1 / (float(pooled.norm()) or 1.0)
+        self._at_once = max(1, _NUMBERS_AT_ONCE // pooled.numel())
         self._entry_factor = torch.ones_like(pooled)
+        self._rooted = recipe.signed_root
         if recipe.signed_root:
             # The root of an entry is the entry over its root's size: each cell keeps its share of it.
             self._entry_factor = torch.where(pooled != 0, 1 / torch.where(pooled != 0, pooled.abs(), 1), 0)
@@ -237,10 +287,28 @@ class _BilinearCells(_Cells):
         matrix = weighed.view(self._channels, self._channels)
         return (self._left * (matrix @ self._right)).sum(0).view(self._shape)
 
-    def together(self, other: _BilinearCells, whitening: Whitening | None) -> Tensor:
-        del whitening  # of the plain bilinear similarity: (a_p · a'_q) (b_p · b'_q)
-        left = self._left.T @ other._left * (self._scale * other._scale)
-        return left * (self._right.T @ other._right)
+    def blocks(self) -> Iterator[Tensor]:
+        for start in range(0, self._left.shape[1], self._at_once):
+            some = slice(start, start + self._at_once)
+            yield self._outer(self._left[:, some].T, self._right[:, some].T) * (self._entry_factor * self._scale)
+
+    def products(self, other: _BilinearCells) -> Tensor:
+        if self._sketch is None and not self._rooted:
+            left = self._left.T @ other._left * (self._scale * other._scale)
+            return left * (self._right.T @ other._right)
+        return super().products(other)
+
+    def _outer(self, left: Tensor, right: Tensor) -> Tensor:
+        """Products of the values of each cell by pairs of channels, sketched as the rows are, (n, dim)."""
+        if self._sketch is None:
+            return (left[:, :, None] * right[:, None, :]).flatten(1)
+        h, signs, h2, signs2 = self._sketch.functions()
+        spectra = [
+            torch.fft.rfft(values.new_zeros(len(values), self._sketch.dim).index_add(1, places, values * s))
+            for values, places, s in ((left, h, signs), (right, h2, signs2))
+        ]
+        sketched: Tensor = torch.fft.irfft(spectra[0] * spectra[1], n=self._sketch.dim)
+        return sketched
 
 
 def _shares(mass: Tensor) -> Tensor:
@@ -248,25 +316,23 @@ def _shares(mass: Tensor) -> Tensor:
     return mass / total if total > 0 else torch.full_like(mass, 1 / mass.numel())
 
 
-def _as_tensors(whitening: Whitening) -> tuple[Tensor, Tensor]:
-    return torch.from_numpy(whitening.mean).double(), torch.from_numpy(whitening.projection).double()
-
-
-def _whitened(row: Tensor, whitening: Whitening | None) -> Tensor:
-    if whitening is None or not row.any():
-        return row
-    whitening.apply(row[None].numpy())  # refuses rows of another dimension
-    mean, projection = _as_tensors(whitening)
-    return projection @ (row - mean)
-
-
-def _pulled_back(direction: Tensor, whitening: Whitening | None) -> tuple[Tensor, float]:
-    """The direction in the space of plain rows, and what the mean has along it."""
-    if whitening is None:
-        return direction, 0.0
-    mean, projection = _as_tensors(whitening)
-    back = projection.T @ direction
-    return back, float(mean @ back)
+def _together(asked: _Picture, found: _Picture, frame: _Frame) -> Tensor:
+    """What each cell of the one and each of the other contribute together, at the first scale, (h·w, h2·w2)."""
+    both = (asked, found)
+    cells = [picture.scales[0] for picture in both]
+    shares = [one.mass.flatten() / len(picture.scales) for one, picture in zip(cells, both, strict=True)]
+    if frame.projection is not None:
+        back = frame.projection.T
+        seen = [
+            torch.cat([block @ back for block in one.blocks()]) / picture.length
+            - share[:, None] * (frame.mean @ back)
+            for one, picture, share in zip(cells, both, shares, strict=True)
+        ]
+        return seen[0] @ seen[1].T
+    along = [one.against(frame.mean).flatten() / picture.length for one, picture in zip(cells, both, strict=True)]
+    products = cells[0].products(cells[1]) / (asked.length * found.length)
+    of_the_mean = float(frame.mean @ frame.mean) * shares[0][:, None] * shares[1]
+    return products - along[0][:, None] * shares[1] - shares[0][:, None] * along[1] + of_the_mean
 
 
 def _on_grid(part: Tensor, shape: tuple[int, int]) -> Tensor:
@@ -283,14 +349,19 @@ def _on_grid(part: Tensor, shape: tuple[int, int]) -> Tensor:
     return spread + (total - kept) / spread.numel()
 
 
-def _matches(together: Tensor, asked: _Picture, found: _Picture) -> list[Match]:
-    """Pairs of cells by falling contribution, each at a distance from those before it in both pictures."""
+def _matches(together: Tensor, query: np.ndarray, result: np.ndarray) -> list[Match]:
+    """Pairs of cells by falling contribution, each at a distance from those before it in both pictures.
+
+    Only of cells that raise the similarity: what a cell has with one other may be outweighed by all the rest.
+    """
     values = together.clone()
-    width, width2 = asked.shape[1], found.shape[1]
+    least = _LEAST_OF_BEST * float(values.max())
+    values[torch.from_numpy(query.flatten() <= 0)] = -torch.inf
+    values[:, torch.from_numpy(result.flatten() <= 0)] = -torch.inf
+    width, width2 = query.shape[1], result.shape[1]
     rows, columns = (torch.arange(values.shape[0]) // width, torch.arange(values.shape[0]) % width)
     rows2, columns2 = (torch.arange(values.shape[1]) // width2, torch.arange(values.shape[1]) % width2)
     matches: list[Match] = []
-    least = _LEAST_OF_BEST * float(values.max())
     while len(matches) < _MOST_MATCHES:
         at = int(values.argmax())
         best = float(values.flatten()[at])
@@ -306,12 +377,15 @@ def _matches(together: Tensor, asked: _Picture, found: _Picture) -> list[Match]:
     return matches
 
 
-def _notes(recipe: Recipe, whitening: Whitening | None, scales: int) -> list[str]:
+def _notes(recipe: Recipe, scales: int) -> list[str]:
     notes = []
+    if recipe.expansion != "none":
+        notes.append(
+            f"this is the similarity of a plain search: search expands the query ({recipe.expansion}), so it shows "
+            "another one"
+        )
     if recipe.pooling in SECOND_ORDER and recipe.sketch_dim:
         notes.append("the sketched similarity is explained exactly; it approximates the bilinear one")
-    if recipe.pooling in SECOND_ORDER and whitening is not None:
-        notes.append("the joined cells are matched before the whitening")
     if recipe.pooling in _BY_SHARE or (recipe.pooling in SECOND_ORDER and recipe.signed_root):
         notes.append("a cell's part of an entry is its share of the sum before the power")
     if scales > 1:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from coocnet.cli.app import DEFAULT_INDEX, DeviceOption, IndexOption, WeightsOption, app, parse_box, with_weights
 from coocnet.cli.terminal import download_progress, out, plain, progress_display, tell_unverified
 from coocnet.errors import InputError, printable
+
+if TYPE_CHECKING:
+    from coocnet.explain import Explanation
 
 
 @app.command(epilog="Example:  coocnet heatmap tower.jpg -o heat.png")
@@ -54,39 +57,64 @@ def explain(
     output: Annotated[Path, typer.Option("--output", "-o", help="The picture to write.", metavar="OUT.png")],
     index_place: IndexOption = DEFAULT_INDEX,
     box: Annotated[str | None, typer.Option(help="The part that was searched for.", metavar="X1,Y1,X2,Y2")] = None,
+    weights: WeightsOption = "",
     device: DeviceOption = None,
 ) -> None:
     """Draw which parts of two pictures make them similar, and join the parts that match best.
 
-    The similarity is that of a plain search: without query expansion and re-ranking.
+    The similarity is that of a plain search: without query expansion and re-ranking. Without a whitening in force,
+    what the pictures of the collection have in common is left out of the colours.
     """
     from coocnet import viz
     from coocnet.explain import explain as explained
     from coocnet.index import open_index
 
+    part = None if box is None else parse_box(box)
+    target = viz.checked_target(output, sources=[query, result, weights])
     with open_index(index_place) as opened:
-        target = viz.checked_target(output, sources=[query, result])
+        stored = opened.recipe
+    with open_index(index_place, with_weights(stored, weights) if weights else None) as opened:
         if opened.holds(target):
             raise InputError(f"{printable(target)} is a picture of the collection: write to another place")
         whitening = opened.whitening()
+        centre = opened.mean_row() if whitening is None else None
         with progress_display() as progress:
             describer = opened.describer(device=device, progress=download_progress(progress))
         tell_unverified(describer)
-    part = None if box is None else parse_box(box)
     pixels = [describer.load(query, box=part).pixels, describer.load(result).pixels]
     asked, other = (describer.maps_of(one) for one in pixels)
-    found = explained(asked, other, describer.recipe, whitening=whitening)
-    caption = [
-        f"Similarity {found.similarity:.3f}. Orange raises it, blue lowers it; numbered cells match best.",
-        *(note[0].upper() + note[1:] + "." for note in found.notes),
-    ]
-    joined = [(match.query_cell, match.result_cell) for match in found.matches]
+    found = explained(asked, other, describer.recipe, whitening=whitening, centre=centre)
     sheet = viz.explanation(
         (pixels[0], found.query),
         (pixels[1], found.result),
-        joined,
-        titles=(printable(query.name), printable(result.name)),
-        caption=caption,
+        [(match.query_cell, match.result_cell) for match in found.matches],
+        titles=(f"Searched for: {printable(query.name)}", f"Found: {printable(result.name)}"),
+        caption=_caption(found, centred=centre is not None),
     )
     viz.save(sheet, target)
-    out.print(f"Similarity {found.similarity:.3f}. Written: {plain(target)}")
+    notes = "".join(f" {_sentence(note)}" for note in found.notes)
+    out.print(f"{_similarity(found, centred=centre is not None)}{plain(notes)} Written: {plain(target)}")
+
+
+def _similarity(found: Explanation, *, centred: bool) -> str:
+    if not centred:
+        return f"Similarity {found.similarity:.3f}."
+    return (
+        f"Similarity {found.similarity:.3f}. Of it, {found.constant:.3f} comes from what all pictures of the "
+        f"collection have in common, and {found.similarity - found.constant:+.3f} from what the colours show."
+    )
+
+
+def _caption(found: Explanation, *, centred: bool) -> list[str]:
+    """What is to be read under an explanation, the most important line first."""
+    from coocnet.viz import decimals
+
+    legend = "Orange raises the similarity, blue lowers it."
+    if found.matches:
+        most = decimals(found.matches[0].contribution)
+        legend += f" Numbered are the pairs of cells that raise it most together, the first of them by {most}."
+    return [_similarity(found, centred=centred), legend, *map(_sentence, found.notes)]
+
+
+def _sentence(note: str) -> str:
+    return f"{note[0].upper()}{note[1:]}."

@@ -25,6 +25,8 @@ from coocnet.whitening import Whitening
 if TYPE_CHECKING:
     from coocnet.describe import Describer
 
+_MEAN_FROM_PICTURES = 10
+
 
 class LocalIndex:
     """A collection's rows in a folder. Made by :func:`open_index`; usable in a ``with`` block."""
@@ -218,6 +220,15 @@ class LocalIndex:
             ImageError: the file cannot be read.
         """
         return self._store.row_of(content_digest(read_bytes(path)))
+
+    def mean_row(self) -> Float[np.ndarray, " d"] | None:
+        """The mean of the stored rows, before any whitening, each different picture counted once, in float64.
+
+        What the pictures have in common, to be taken away before two of them are compared; see
+        :func:`coocnet.explain.explain`. None for fewer than 10 different pictures, whose mean would mostly be the two
+        that are compared.
+        """
+        return self._store.mean_row() if self._store.count_contents() >= _MEAN_FROM_PICTURES else None
 
     def holds(self, path: str | os.PathLike[str]) -> bool:
         """Whether this file is one of the collection's."""

@@ -277,15 +277,27 @@ class Store:
             " ORDER BY path LIMIT ?"
         )
         for position, (path, digest, row) in enumerate(self._database.stream(query, (count,))):
-            if len(row) != 4 * dim:
-                raise ForeignIndexError(
-                    f"{printable(self.location)} is damaged: the row of {printable(os.fsdecode(path))} has "
-                    f"{len(row)} bytes instead of {4 * dim}. Make the index anew."
-                )
-            rows[position] = np.frombuffer(row, "<f4")
+            rows[position] = self._decoded(row, printable(os.fsdecode(path)), dim)
             paths.append(os.fsdecode(path))
             digests.append(digest)
         return paths, digests, rows[: len(paths)]
+
+    def mean_row(self) -> np.ndarray:
+        """The mean of the rows of every different content, (d,) float64; of one content at least."""
+        dim = int(self.meta("dim") or 0)
+        total, count = np.zeros(dim), 0
+        for (row,) in self._database.stream("SELECT row FROM descriptors"):
+            total += self._decoded(row, "a picture", dim)
+            count += 1
+        return total / count
+
+    def _decoded(self, row: bytes, whose: str, dim: int) -> np.ndarray:
+        if len(row) != 4 * dim:
+            raise ForeignIndexError(
+                f"{printable(self.location)} is damaged: the row of {whose} has "
+                f"{len(row)} bytes instead of {4 * dim}. Make the index anew."
+            )
+        return np.frombuffer(row, "<f4")
 
     # Whitenings
 
