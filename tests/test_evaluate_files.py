@@ -451,7 +451,7 @@ def test_evaluate_and_compare_work_together(run, truth, truth_file, rows, rankin
 @pytest.mark.parametrize(
     ("arguments", "status", "says"),
     [
-        ((), 1, "either --rankings or --descriptors"),
+        ((), 1, "give --benchmark with a --recipe"),
         (("--rankings", "x.npy", "--descriptors", "rows.npy"), 1, "either --rankings or --descriptors"),
         (("--rankings", "x.npy", "--query-descriptors", "rows.npy"), 1, "--query-descriptors"),
         (("--rankings", "x.npy"), 1, "x.npy"),

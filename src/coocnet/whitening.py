@@ -243,24 +243,31 @@ def fit_pairs(
         raise WhiteningError(f"a learned whitening needs pairs: got {len(q)} queries and {len(p)} positives")
     if shrinkage is None:
         shrinkage = 0.0 if len(q) > data.shape[1] else _SHRINKAGE_OF_FEW_PAIRS
-    within = data[q] - data[p]
+    d = data.shape[1]
+    mean = data[q].mean(0)
+    # Nothing varies outside the span of the rows: with few rows the work is done within it.
+    basis = _span(data[described] - mean) if described.sum() < d else None
+    within, centred = data[q] - data[p], data[described] - mean
+    if basis is not None:
+        within, centred = within @ basis, centred @ basis
     values, vectors = np.linalg.eigh(within.T @ within / len(within))
     rank = int((values > values.max(initial=0) * 1e-10).sum())
-    if rank < len(values) and not (shrinkage and rank):
+    if rank < d and not (shrinkage and rank):
         raise WhiteningError(
-            f"{len(q)} pairs determine {rank} of {len(values)} directions: "
-            "give more pairs, or a shrinkage such as 0.1"
+            f"{len(q)} pairs determine {rank} of {d} directions: give more pairs, or a shrinkage such as 0.1"
         )
-    even = vectors / np.sqrt(np.maximum(values, 0) + shrinkage * values.mean())
-    mean = data[q].mean(0)
-    spread, turned = _principal_axes((data[described] - mean) @ even)
+    even = vectors / np.sqrt(np.maximum(values, 0) + shrinkage * values.sum() / d)
+    spread, turned = _principal_axes(centred @ even)
     most = int((spread > spread.max(initial=0) * 1e-10).sum())
     keep = min(dim or most, most) if at_most else dim or most
     if not most or keep > most:
         raise WhiteningError(f"{len(data)} rows determine {most} dimensions, {dim} were asked for")
+    projection = turned[:, :keep].T @ even.T
+    if basis is not None:
+        projection = projection @ basis.T
     facts = {"kind": "pairs", "pictures": str(len(data)), "pairs": str(len(q)), "rank": str(most)}
     facts["shrinkage"] = str(shrinkage)
-    return _made(mean, turned[:, :keep].T @ even.T, facts, provenance)
+    return _made(mean, projection, facts, provenance)
 
 
 def _checked_data(rows: np.ndarray, dim: object, shrinkage: object) -> np.ndarray:
@@ -315,6 +322,13 @@ def _principal_axes(centred: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return values, vectors
     lengths = np.sqrt(np.maximum(values, np.finfo(np.float64).tiny) * n)
     return values, centred.T @ vectors / lengths
+
+
+def _span(centred: np.ndarray) -> np.ndarray:
+    """An orthonormal basis of the directions of the rows, (d, r)."""
+    values, axes = _principal_axes(centred)
+    kept = np.ascontiguousarray(axes[:, values > values.max(initial=0) * 1e-13])
+    return np.linalg.qr(kept)[0]
 
 
 def unit_rows(rows: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n d"]:

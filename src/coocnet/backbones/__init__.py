@@ -7,6 +7,7 @@ from coocnet.backbones.loading import (
     load_backbone,
     locate_weights,
     lookup,
+    read_checkpoint,
     weights_cache,
 )
 from coocnet.backbones.record import Backbone, Tap, Trunk, Weights
@@ -24,5 +25,6 @@ __all__ = [
     "load_backbone",
     "locate_weights",
     "lookup",
+    "read_checkpoint",
     "weights_cache",
 ]

@@ -1,6 +1,6 @@
 """The command: parses, calls, prints. Everything it does, the library does."""
 
-from coocnet.cli import catalogue, collection, datasets, evaluation, learning, pictures
+from coocnet.cli import catalogue, collection, datasets, evaluation, learning, pictures, reproduction
 from coocnet.cli.app import app, main
 
-__all__ = ["app", "catalogue", "collection", "datasets", "evaluation", "learning", "main", "pictures"]
+__all__ = ["app", "catalogue", "collection", "datasets", "evaluation", "learning", "main", "pictures", "reproduction"]

@@ -1,29 +1,70 @@
-"""Commands of the field's evaluation: score rankings or descriptors, whoever made them, and compare two results."""
+"""Commands of the field's evaluation: a recipe on a benchmark, what was made elsewhere, two results compared."""
 
 from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
-from coocnet.cli.app import JsonOption, app
-from coocnet.cli.terminal import out, plain, print_json
+from coocnet.cli.app import DeviceOption, JsonOption, WeightsOption, app, with_weights
+from coocnet.cli.reproduction import ExistingOption, OfflineOption, ToOption, published_world
+from coocnet.cli.terminal import (
+    download_progress,
+    out,
+    plain,
+    print_json,
+    progress_display,
+    step_progress,
+    tell_unverified,
+)
 from coocnet.errors import InputError
 from coocnet.output import checked_target
 
 if TYPE_CHECKING:
+    from rich.progress import Progress
+
     from coocnet.evaluate import Comparison, GroundTruth, Interval, Result, Score
+    from coocnet.recipe import Recipe
+    from coocnet.reproduce import Published
 
 _LENGTHS = 'one of "unit" (refuse others), "normalise" (rank by the cosine), "as-given" (by the inner product)'
 
 
 @app.command(
-    epilog="Example:  coocnet evaluate --ground-truth roxford5k.json --descriptors features.mat -o theirs.json"
+    epilog="Examples:  coocnet evaluate --benchmark roxford5k --recipe paper-chco-sct-td -o ours.json     "
+    "coocnet evaluate --ground-truth roxford5k.json --descriptors features.mat -o theirs.json"
 )
 def evaluate(
-    ground_truth: Annotated[Path, typer.Option(help="The benchmark: what is right.", metavar="FILE.json")],
+    benchmark: Annotated[
+        str | None, typer.Option(help="A benchmark that  coocnet datasets  lists; fetched if it is not here.")
+    ] = None,
+    recipe: Annotated[
+        str | None, typer.Option(help="The recipe to evaluate, a preset or a TOML file.", metavar="NAME|FILE")
+    ] = None,
+    whitening: Annotated[
+        str,
+        typer.Option(
+            help="auto: learned where the paper learns it; a benchmark's name: on its pictures; a file; or none.",
+            metavar="auto|NAME|FILE|none",
+        ),
+    ] = "auto",
+    rerank: Annotated[str, typer.Option(help="Re-rank: reciprocal or diffusion.")] = "none",
+    whole_queries: Annotated[
+        bool, typer.Option("--whole-queries", help="Do not cut queries to their boxes.")
+    ] = False,
+    add_distractors: Annotated[
+        bool, typer.Option("--add-distractors", help="Add the million distractors to the database.")
+    ] = False,
+    to: ToOption = None,
+    existing: ExistingOption = None,
+    offline: OfflineOption = False,
+    weights: WeightsOption = "",
+    device: DeviceOption = None,
+    ground_truth: Annotated[
+        Path | None, typer.Option(help="What is right, for what was made elsewhere.", metavar="FILE.json")
+    ] = None,
     rankings: Annotated[
         Path | None,
         typer.Option(help="Positions in the database, best first, from 0 on.", metavar="FILE.npy|npz|mat|h5"),
@@ -35,7 +76,9 @@ def evaluate(
         Path | None,
         typer.Option(help="Rows of the queries; if not given, Q of the same file, or rows of the database."),
     ] = None,
-    distractors: Annotated[int, typer.Option(help="Pictures beyond those of the benchmark.", min=0)] = 0,
+    distractors: Annotated[
+        int, typer.Option(help="Pictures in these files beyond those of the benchmark.", min=0)
+    ] = 0,
     layout: Annotated[
         str | None, typer.Option(help='Whether pictures are "rows" or "columns"; needed where both fit.')
     ] = None,
@@ -51,10 +94,87 @@ def evaluate(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Score rankings or descriptors on a benchmark, with 95 % intervals over its queries."""
+    """Evaluate a recipe on a benchmark, or rankings or descriptors made elsewhere; 95 % intervals over the queries.
+
+    A benchmark is fetched, checked, described with its queries cut to their boxes, and scored; what was described is
+    kept, so it may be interrupted. Missing or damaged pictures are named, and nothing is scored without them.
+    """
+    if (benchmark is None) == (ground_truth is None):
+        raise InputError("give either --benchmark NAME or --ground-truth FILE.json")
+    files = [file for file in (rankings, descriptors, query_descriptors) if file is not None]
+    sources: list[Path | str] = [*files, *([ground_truth] if ground_truth else []), recipe or ""]
+    target = output and checked_target(output, endings=[".json"], what="a result: .json", sources=sources)
+    declared = _Declared(tuple(tuned_on or ()), tuple(trained_on or ()))
+    if files:
+        if recipe is not None:
+            raise InputError("give a recipe, or files that were made elsewhere, not both")
+        truth = _truth(benchmark, ground_truth, to, offline=offline)
+        made = _Elsewhere(rankings, descriptors, query_descriptors, distractors, layout, lengths)
+        result = _score_elsewhere(truth, made, declared)
+    elif benchmark is None or recipe is None:
+        raise InputError(
+            "give --benchmark with a --recipe to evaluate it, or --rankings or --descriptors that were made elsewhere"
+        )
+    else:
+        from coocnet.recipe import Recipe
+
+        asked = _Asked(whitening, rerank, not whole_queries, add_distractors, device)
+        with progress_display() as progress:
+            world = published_world(to, existing, progress, offline=offline, allow_missing=False)
+            result = _evaluate_recipe(
+                world, benchmark, with_weights(Recipe.load(recipe), weights), asked, declared, progress
+            )
+    if target:
+        result.save(target)
+    if as_json:
+        print_json(result.to_document())
+        return
+    _print_result(result)
+    if target:
+        out.print(f"Written: {plain(output)}")
+
+
+class _Declared(NamedTuple):
+    """What the user says of a result."""
+
+    tuned_on: tuple[str, ...]
+    trained_on: tuple[str, ...]
+
+
+class _Elsewhere(NamedTuple):
+    """Files that were made elsewhere, and how they are to be read."""
+
+    rankings: Path | None
+    descriptors: Path | None
+    query_descriptors: Path | None
+    distractors: int
+    layout: str | None
+    lengths: str
+
+
+class _Asked(NamedTuple):
+    """How a recipe is to be evaluated."""
+
+    whitening: str
+    reranking: str
+    crop: bool
+    distractors: bool
+    device: str | None
+
+
+def _truth(benchmark: str | None, ground_truth: Path | None, to: str | None, *, offline: bool) -> GroundTruth:
+    from coocnet.data.benchmarks import published_truth
+    from coocnet.evaluate import GroundTruth
+
+    if ground_truth is not None:
+        return GroundTruth.load(ground_truth)
+    with progress_display() as progress:
+        return published_truth(benchmark or "", place=to, download=not offline, progress=step_progress(progress))
+
+
+def _score_elsewhere(truth: GroundTruth, made: _Elsewhere, declared: _Declared) -> Result:
     from coocnet.evaluate import (
         Benchmark,
-        GroundTruth,
         Result,
         made_elsewhere,
         manifest,
@@ -64,42 +184,75 @@ def evaluate(
         score_rows,
     )
 
-    if (rankings is None) == (descriptors is None):
+    if (made.rankings is None) == (made.descriptors is None):
         raise InputError("give either --rankings or --descriptors")
-    if rankings is not None and query_descriptors is not None:
+    if made.rankings is not None and made.query_descriptors is not None:
         raise InputError("--query-descriptors go with --descriptors, not with --rankings")
-    files = [file for file in (rankings, descriptors, query_descriptors) if file is not None]
-    target = output and checked_target(
-        output, endings=[".json"], what="a result: .json", sources=[ground_truth, *files]
-    )
-    truth, started = GroundTruth.load(ground_truth), time.perf_counter()
-    crop = "not known"
-    if rankings is not None:
-        ranked = read_rankings(rankings, truth, distractors=distractors, layout=layout)
-        scores = score(ranked, truth, distractors=distractors)
+    started, crop = time.perf_counter(), "not known"
+    if made.rankings is not None:
+        ranked = read_rankings(made.rankings, truth, distractors=made.distractors, layout=made.layout)
+        scores = score(ranked, truth, distractors=made.distractors)
     else:
         rows = read_descriptors(
-            descriptors or "", truth, queries=query_descriptors, distractors=distractors, layout=layout
+            made.descriptors or "",
+            truth,
+            queries=made.query_descriptors,
+            distractors=made.distractors,
+            layout=made.layout,
         )
         crop = "whole picture" if rows.from_database else crop
-        scores = score_rows(rows.database, rows.queries, truth, lengths=lengths)
+        scores = score_rows(rows.database, rows.queries, truth, lengths=made.lengths)
+    files = [file for file in (made.rankings, made.descriptors, made.query_descriptors) if file is not None]
     said = manifest(
         truth,
         rows=made_elsewhere(*files),
         query_crop=crop,
-        tuned_on=tuned_on or (),
-        trained_on=trained_on or (),
+        tuned_on=declared.tuned_on,
+        trained_on=declared.trained_on,
         seconds=time.perf_counter() - started,
     )
-    result = Result(Benchmark.of(truth, distractors=distractors), scores, said)
-    if target:
-        result.save(target)
-    if as_json:
-        print_json(result.to_document())
+    return Result(Benchmark.of(truth, distractors=made.distractors), scores, said)
+
+
+def _evaluate_recipe(
+    world: Published,
+    name: str,
+    recipe: Recipe,
+    asked: _Asked,
+    declared: _Declared,
+    progress: Progress,
+) -> Result:
+    from coocnet.describe import Describer
+    from coocnet.reproduce import Laboratory, evaluated, given_whitening, is_tuned, learned_on, tuned, whitened_on
+    from coocnet.whitening import Whitening
+
+    opened = world.benchmark(name, distractors=asked.distractors)
+    downloading = download_progress(progress)
+    own = None
+    if is_tuned(recipe):
+        recipe, own = tuned(recipe, progress=downloading)
+    describer = Describer(recipe, device=asked.device, progress=downloading)
+    tell_unverified(describer)
+    laboratory = Laboratory(world.place, step_progress(progress))
+    source = whitened_on(recipe, name) if asked.whitening == "auto" else asked.whitening
+    if own is not None and asked.whitening == "auto":
+        learned = given_whitening(describer, own)
+    elif source in ("", "none"):
+        learned = None
+    elif Path(source).expanduser().is_file():
+        learned = given_whitening(describer, Whitening.load(Path(source).expanduser()))
     else:
-        _print_result(result, truth)
-        if target:
-            out.print(f"Written: {plain(output)}")
+        learned = learned_on(describer, source, world, laboratory)
+    return evaluated(
+        opened,
+        describer,
+        laboratory,
+        learned=learned,
+        crop=asked.crop,
+        reranking=asked.reranking,
+        tuned_on=declared.tuned_on,
+        trained_on=declared.trained_on,
+    )
 
 
 @app.command(epilog="Example:  coocnet compare ours.json theirs.json")
@@ -122,20 +275,35 @@ def compare(
         _print_comparison(comparison)
 
 
-def _print_result(result: Result, truth: GroundTruth) -> None:
-    about = result.benchmark
+def _print_result(result: Result) -> None:
+    about, said = result.benchmark, result.manifest
     beyond = f" and {about.distractors} distractors" if about.distractors else ""
     out.print(f"[bold]{plain(about.name)}[/]  {about.pictures} pictures{beyond}, {about.queries} queries")
+    beside = _published(result)
     for score in result.scores:
-        out.print(f"{_label(score.setup, score.measure)} {_numbers(score)}")
-    said = result.manifest
+        theirs = beside.get(score.setup) if score.measure == "map" else None
+        paper = f"  paper {theirs[0]:.2f} ({theirs[1]})" if theirs else ""
+        out.print(f"{_label(score.setup, score.measure)} {_numbers(score)}{paper}")
+    whitening, counts = said["whitening"], said["queries_in_database"]
+    if isinstance(whitening, dict):
+        whitening = f"{whitening.get('kind')} to {whitening.get('dim')}, fitted on {whitening.get('fitted_on')}"
     out.print(
-        f"Queries in the database: {', '.join(f'{n} {k}' for k, n in truth.queries_in_database().items())}. "
+        f"Whitening: {plain(whitening)}. Queries: {plain(said['query_crop'])}; in the database: "
+        f"{', '.join(f'{n} {k}' for k, n in counts.items())}. "
         f"Tuned on: {_listed(said['tuned_on'])}. Trained on: {_listed(said['trained_on'])}.",
         style="dim",
     )
     for note in said["overlap"] if isinstance(said["overlap"], list) else ():
         out.print(f"Overlap: {plain(note['training_set'])} {plain(note['note'])}.", style="dim")
+
+
+def _published(result: Result) -> dict[str, tuple[float, str]]:
+    """What the paper reports for the same recipe on the same benchmark, by setup."""
+    from coocnet.recipe import Recipe
+    from coocnet.reproduce import published
+
+    toml = result.manifest["rows"].get("recipe")
+    return {} if toml is None else published(Recipe.from_toml(toml), result.benchmark.name)
 
 
 def _print_comparison(comparison: Comparison) -> None:

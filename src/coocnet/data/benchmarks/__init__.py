@@ -5,8 +5,14 @@
 """
 
 from coocnet.data.benchmarks.check import Report
-from coocnet.data.benchmarks.opening import OpenedBenchmark, check_benchmark, fetch_benchmark, open_benchmark
-from coocnet.data.benchmarks.place import data_folder, is_unpacked
+from coocnet.data.benchmarks.opening import (
+    OpenedBenchmark,
+    check_benchmark,
+    fetch_benchmark,
+    open_benchmark,
+    published_truth,
+)
+from coocnet.data.benchmarks.place import Progress, data_folder, is_unpacked
 from coocnet.data.benchmarks.table import BENCHMARKS, Archive, BenchmarkSource, Pictures, lookup
 from coocnet.data.benchmarks.training import Training, TrainingPairs, open_training
 
@@ -16,6 +22,7 @@ __all__ = [
     "BenchmarkSource",
     "OpenedBenchmark",
     "Pictures",
+    "Progress",
     "Report",
     "Training",
     "TrainingPairs",
@@ -26,4 +33,5 @@ __all__ = [
     "lookup",
     "open_benchmark",
     "open_training",
+    "published_truth",
 ]

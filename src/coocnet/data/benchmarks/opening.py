@@ -132,6 +132,22 @@ def open_benchmark(
     )
 
 
+def published_truth(
+    name: str, *, place: Place | None = None, download: bool = True, progress: Progress | None = None
+) -> GroundTruth:
+    """The published ground truth of a benchmark, without its pictures: to score what was made elsewhere.
+
+    Raises:
+        InputError: no such benchmark, or one without queries of its own.
+        BenchmarkError: it is not here and must not be downloaded, or cannot be used.
+        FetchError: every mirror failed.
+    """
+    source = lookup(name)
+    if source.kind in ("distractors", "training", "manifest"):
+        raise InputError(f"{name} has no published ground truth")
+    return ground_truth(source, data_folder(place), Found(), None, download=download, progress=progress)[0]
+
+
 def fetch_benchmark(
     name: str, *, place: Place | None = None, keep_archives: bool = False, progress: Progress | None = None
 ) -> Path:

@@ -1,0 +1,253 @@
+"""The paper's figures that show data: drawn from whatever pictures of the benchmarks are here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float
+
+from coocnet import ops, viz
+from coocnet.data.benchmarks import OpenedBenchmark
+from coocnet.describe import Describer
+from coocnet.errors import CoocnetError, InputError, printable
+from coocnet.output import written_whole
+from coocnet.poolings import map_cooccurrence
+from coocnet.recipe import Recipe
+from coocnet.reproduce.published import Table
+from coocnet.reproduce.tables import Bench, Outcome
+
+_MAPS_SHOWN = 6
+_FILTER_PAIRS = ((5, 5), (12, 8), (5, 9), (1, 9))
+
+
+class Figure(NamedTuple):
+    """A figure that was drawn, or the reason why not.
+
+    Attributes:
+        title: what it shows.
+        file: its name in the report's folder; empty where it could not be drawn.
+        said: what it says, or what is missing.
+    """
+
+    title: str
+    file: str
+    said: str
+
+
+def pyplot() -> Any:
+    """Matplotlib's drawing interface, without a screen.
+
+    Raises:
+        InputError: it is not installed.
+    """
+    try:
+        import matplotlib  # noqa: PLC0415 - an extra
+    except ImportError as error:
+        raise InputError("figures and reports need an extra: pip install 'coocnet[reproduce]'") from error
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt  # noqa: PLC0415 - an extra
+
+    return plt
+
+
+def figure2(bench: Bench, folder: Path) -> list[Figure]:
+    """Correlation of the co-occurrence vectors of the queries, sorted by landmark: figure 2."""
+    found = []
+    for name in ("oxford5k", "paris6k"):
+        title = f"Figure 2, {name}: correlation of the co-occurrence vectors of the queries"
+        try:
+            benchmark, describer = bench.world.benchmark(name), _describer(bench)
+            order = sorted(range(len(benchmark.queries)), key=lambda at: _landmark(benchmark, at))
+            paths = dict.fromkeys(benchmark.queries[at][0] for at in order)
+            vectors = [cooccurrence_vector(describer, path, upright=benchmark.source.upright) for path in paths]
+            landmarks = [_landmark(benchmark, at) for at in order]
+            if len(vectors) != len(landmarks):  # several queries on one picture
+                vectors = [vectors[list(paths).index(benchmark.queries[at][0])] for at in order]
+            file = f"figure2-{name}.png"
+            within, across = _draw_correlation(np.array(vectors), landmarks, folder / file, title)
+        except CoocnetError as error:
+            found.append(Figure(title, "", str(error)))
+            continue
+        said = (
+            f"{len(vectors)} queries. Mean correlation within a landmark {within:.2f}, across landmarks {across:.2f}."
+        )
+        found.append(Figure(title, file, said))
+    return found
+
+
+def figure5(bench: Bench, folder: Path) -> list[Figure]:
+    """Spatial weights α of equation 9 over queries of Oxford: figure 5."""
+    return _maps(bench, folder, "figure5", "Figure 5: spatial weights α of eq. 9", _spatial)
+
+
+def figure7(bench: Bench, folder: Path) -> list[Figure]:
+    """The direct filter of four pairs of channels, which learning starts from: figure 7 shows learned ones."""
+    title = "Figure 7: co-occurrence filters of four pairs of channels"
+    try:
+        plt = pyplot()
+        radius = _describer(bench).recipe.cooccurrence.radius_cells
+    except CoocnetError as error:
+        return [Figure(title, "", str(error))]
+    figure, axes = plt.subplots(1, len(_FILTER_PAIRS), figsize=(8, 2.4), constrained_layout=True)
+    for axis, (one, other) in zip(axes, _FILTER_PAIRS, strict=True):
+        taps = ops.direct_filter(max(one, other) + 1, radius_cells=radius)[one, other]
+        axis.imshow(taps.numpy(), cmap="viridis", vmin=0, vmax=1)
+        axis.set_title(f"{one} – {other}", fontsize=10)
+        axis.set_xticks([])
+        axis.set_yticks([])
+    figure.colorbar(axes[0].images[0], ax=axes, shrink=0.8)
+    _save(figure, folder / "figure7.png")
+    said = (
+        "The direct filter: 1 between two channels, 0 within one. The learned ones of the paper's figure are missing."
+    )
+    return [Figure(title, "figure7.png", said)]
+
+
+def figure8(bench: Bench, folder: Path) -> list[Figure]:
+    """Direct co-occurrence, summed over channels, over queries: figure 8 has the learned one beside it."""
+    made = _maps(bench, folder, "figure8", "Figure 8: co-occurrence, sum over channels", _summed)
+    return [one._replace(said=f"{one.said} The learned co-occurrence beside it is missing.") for one in made]
+
+
+FIGURES: dict[str, Callable[[Bench, Path], list[Figure]]] = {
+    "figure2": figure2,
+    "figure5": figure5,
+    "figure7": figure7,
+    "figure8": figure8,
+}
+"""The figures by name."""
+
+
+def cooccurrence_vector(describer: Describer, path: Path, *, upright: bool = False) -> Float[np.ndarray, " d"]:
+    """CV(k) = Σ_ij CT(i, j, k) of a whole picture: equation 4 of Forcén et al. 2020.
+
+    Raises:
+        ImageError: it cannot be described.
+    """
+    ct = map_cooccurrence(describer.map_of(describer.load(path, upright=upright).pixels), describer.recipe)
+    vector: np.ndarray = ct[0].double().sum((1, 2)).cpu().numpy()
+    return vector
+
+
+def agreement(name: str, table: Table, outcomes: Sequence[Outcome], folder: Path) -> Figure:
+    """Published against ours, a point for each figure of a table."""
+    title = f"{name}: published and ours"
+    points = [
+        (of, setup, value, ours)
+        for outcome in outcomes
+        for (of, setup), value in zip(table.columns, outcome.row.published, strict=True)
+        if of == outcome.benchmark and value is not None and (ours := outcome.measured(setup)) is not None
+    ]
+    if not points:
+        return Figure(title, "", "nothing was measured")
+    plt = pyplot()
+    figure, axis = plt.subplots(figsize=(5.2, 5), constrained_layout=True)
+    axis.plot([0, 100], [0, 100], color="#999999", linewidth=1)
+    for column in dict.fromkeys((of, setup) for of, setup, _, _ in points):
+        here = [(value, ours) for of, setup, value, ours in points if (of, setup) == column]
+        axis.scatter(*zip(*here, strict=True), s=26, label=" ".join(column).strip())
+    axis.set(xlim=(0, 100), ylim=(0, 100), xlabel="published mAP, %", ylabel="ours, %", aspect="equal")
+    axis.legend(fontsize=8, loc="upper left")
+    _save(figure, folder / f"{name}.png")
+    return Figure(title, f"{name}.png", f"{len(points)} figures; on the line they agree.")
+
+
+def _maps(
+    bench: Bench, folder: Path, file: str, title: str, drawn: Callable[[torch.Tensor, Recipe], np.ndarray]
+) -> list[Figure]:
+    try:
+        benchmark, describer = _first_benchmark(bench), _describer(bench)
+        chosen = dict.fromkeys(path for path, _ in benchmark.queries)
+        step = max(1, len(chosen) // _MAPS_SHOWN)
+        panels = []
+        for path in list(chosen)[::step][:_MAPS_SHOWN]:
+            pixels = describer.load(path, upright=benchmark.source.upright).pixels
+            panels.append(
+                (path.stem, pixels, viz.heat_over(pixels, drawn(describer.map_of(pixels), describer.recipe)))
+            )
+        _draw_pairs(panels, folder / f"{file}.png")
+    except CoocnetError as error:
+        return [Figure(title, "", str(error))]
+    said = f"Queries of {benchmark.ground_truth.name}: photograph and map. Dark is least, pale yellow most."
+    return [Figure(title, f"{file}.png", said)]
+
+
+def _draw_pairs(panels: Sequence[tuple[str, np.ndarray, np.ndarray]], path: Path) -> None:
+    """Photographs with their maps beside them, two to a row."""
+    plt = pyplot()
+    rows = -(-len(panels) // 2)
+    figure, axes = plt.subplots(rows, 4, figsize=(10, 2.1 * rows), constrained_layout=True, squeeze=False)
+    for axis in axes.ravel():
+        axis.set_axis_off()
+    for at, (name, photograph, heat) in enumerate(panels):
+        row, column = divmod(at, 2)
+        axes[row, 2 * column].imshow(photograph)
+        axes[row, 2 * column].set_title(printable(name), fontsize=8)
+        axes[row, 2 * column + 1].imshow(heat)
+    _save(figure, path)
+
+
+def _spatial(a: torch.Tensor, recipe: Recipe) -> np.ndarray:
+    weights: np.ndarray = ops.sct_weights(map_cooccurrence(a, recipe))[0].float().cpu().numpy()
+    return weights
+
+
+def _summed(a: torch.Tensor, recipe: Recipe) -> np.ndarray:
+    total: np.ndarray = map_cooccurrence(a, recipe)[0].sum(0).float().cpu().numpy()
+    return total
+
+
+def _first_benchmark(bench: Bench) -> OpenedBenchmark:
+    """Oxford as in the paper, Paris where there is no Oxford."""
+    try:
+        return bench.world.benchmark("oxford5k")
+    except CoocnetError:
+        return bench.world.benchmark("paris6k")
+
+
+def _describer(bench: Bench) -> Describer:
+    return bench.describer(bench.change.of(Recipe.preset("paper-chco-sct")))
+
+
+def _landmark(benchmark: OpenedBenchmark, at: int) -> str:
+    """What a query shows, told by its right pictures: queries of one landmark share them."""
+    labels = benchmark.ground_truth.queries[at].labels
+    return ",".join(map(str, sorted(frozenset[int]().union(*labels.values()))))
+
+
+def _draw_correlation(
+    vectors: Float[np.ndarray, "n d"], landmarks: Sequence[str], path: Path, title: str
+) -> tuple[float, float]:
+    """Draws the matrix; returns the mean correlation of different queries within a landmark and across."""
+    if len(vectors) < 2:
+        raise InputError(f"{len(vectors)} queries are here: a correlation needs two")
+    matrix = np.corrcoef(vectors)
+    same = np.array([[one == other for other in landmarks] for one in landmarks])
+    apart = ~np.eye(len(vectors), dtype=bool)
+    plt = pyplot()
+    figure, axis = plt.subplots(figsize=(5.6, 5), constrained_layout=True)
+    shown = axis.imshow(matrix, cmap="viridis")
+    edges = np.cumsum([len(list(group)) for _, group in groupby(landmarks)])[:-1] - 0.5
+    for edge in edges:
+        axis.axhline(edge, color="white", linewidth=0.5)
+        axis.axvline(edge, color="white", linewidth=0.5)
+    axis.set(xlabel="query", ylabel="query", title=title.partition(": ")[2].replace(" of the queries", ""))
+    axis.title.set_fontsize(10)
+    figure.colorbar(shown, ax=axis, label="correlation")
+    _save(figure, path)
+    return _mean_of(matrix[same & apart]), _mean_of(matrix[~same])
+
+
+def _mean_of(values: np.ndarray) -> float:
+    return float(values.mean()) if values.size else float("nan")
+
+
+def _save(figure: Any, path: Path) -> None:
+    with written_whole(path) as unfinished:
+        figure.savefig(unfinished, dpi=150, metadata={"Software": "coocnet"})
+    pyplot().close(figure)

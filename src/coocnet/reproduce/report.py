@@ -1,0 +1,189 @@
+"""A report of what was reproduced: published, ours, difference; as Markdown and as a page."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import coocnet
+from coocnet.errors import printable
+from coocnet.output import written_whole
+from coocnet.reproduce.figures import Figure
+from coocnet.reproduce.published import TIMINGS, Table
+from coocnet.reproduce.tables import Outcome
+
+_STYLE = """
+body { font: 16px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 70rem; padding: 0 1rem;
+       color: #1c1e24; background: #fff; }
+table { border-collapse: collapse; margin: 1rem 0; font-variant-numeric: tabular-nums;
+        display: block; overflow-x: auto; }
+th, td { border-bottom: 1px solid #d5d8de; padding: .3rem .7rem; text-align: left; white-space: nowrap; }
+img { max-width: 100%; height: auto; }
+@media (prefers-color-scheme: dark) {
+  body { color: #e6e7ea; background: #16181d; }
+  th, td { border-color: #3a3e47; }
+}
+"""
+
+
+@dataclass
+class Report:
+    """What stands in a report, in order.
+
+    Attributes:
+        said: about the whole: what was used in place of what, what was never tried.
+        tables: name, table and outcomes of each.
+        timings: table 6 is asked for.
+        figures: what was drawn.
+    """
+
+    said: list[str] = field(default_factory=list)
+    tables: list[tuple[str, Table, list[Outcome]]] = field(default_factory=list)
+    timings: bool = False
+    figures: list[Figure] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A heading, paragraphs, rows of a table with their head first, and a picture; each may be empty."""
+
+    heading: str
+    level: int = 2
+    paragraphs: tuple[str, ...] = ()
+    rows: tuple[tuple[str, ...], ...] = ()
+    picture: str = ""
+
+
+def write_report(report: Report, folder: Path) -> None:
+    """Writes ``report.md`` and ``report.html`` beside the pictures that they show.
+
+    Raises:
+        InputError: they cannot be written.
+    """
+    parts = list(_parts(report))
+    for name, text in (("report.md", _markdown(parts)), ("report.html", _page(parts))):
+        with written_whole(folder / name) as unfinished:
+            Path(unfinished).write_text(text, encoding="utf-8")
+
+
+def rows_of(table: Table, outcomes: Sequence[Outcome]) -> list[tuple[str, ...]]:
+    """A line for each figure: row, benchmark, setup, published, ours with its interval, difference, note."""
+    lines: list[tuple[str, ...]] = []
+    for outcome in outcomes:
+        for (of, setup), value in zip(table.columns, outcome.row.published, strict=True):
+            if of != outcome.benchmark or value is None:
+                continue
+            ours = outcome.measured(setup)
+            note = "; ".join(filter(None, (outcome.row.note, _incomplete(outcome))))
+            lines.append(
+                (
+                    outcome.row.label,
+                    of,
+                    setup or "all",
+                    f"{value:.2f}",
+                    "" if ours is None else f"{ours:.2f} {_interval(outcome, setup)}",
+                    "" if ours is None else f"{ours - value:+.2f}",
+                    note,
+                )
+            )
+    return lines
+
+
+def _parts(report: Report) -> list[_Part]:
+    parts = [_Part(f"Reproduction of Forcén et al. 2020 by coocnet {coocnet.__version__}", 1, tuple(report.said))]
+    for name, table, outcomes in report.tables:
+        made = [outcome for outcome in outcomes if outcome.result]
+        head = ("row", "benchmark", "setup", "published", "ours [95 %]", "difference", "note")
+        counted = f"{len(made)} of {len(outcomes)} rows were made. mAP in percent."
+        doubts = tuple(f"Doubt: {doubt}" for doubt in table.doubts)
+        parts.append(_Part(f"{name}: {table.title}", 2, (counted, *doubts), (head, *rows_of(table, made))))
+        missing: dict[str, list[str]] = {}
+        for outcome in outcomes:
+            if outcome.result is None:
+                missing.setdefault(outcome.missing, []).append(f"{outcome.row.label} on {outcome.benchmark}")
+        if missing:
+            said = tuple((str(len(rows)), reason, "; ".join(rows)) for reason, rows in missing.items())
+            parts.append(_Part("Missing", 3, (), (("rows", "reason", "which"), *said)))
+    if report.timings:
+        parts.append(_timings())
+    parts += [_Part(one.title, 3, (one.said,), (), one.file) for one in report.figures]
+    return parts
+
+
+def _timings() -> _Part:
+    head = ("map", "direct, one", "Shih et al., one", "direct, five", "Shih et al., five")
+    rows = tuple(
+        (
+            f"{one.height} × {one.width} × {one.channels}",
+            *(
+                "out of memory" if value is None else f"{value:.3f}"
+                for value in (one.direct_ms, one.shih_ms, one.direct_five_ms, one.shih_five_ms)
+            ),
+        )
+        for one in TIMINGS
+    )
+    said = (
+        "Published, in milliseconds, on a GTX 1080 Ti. The first figure exceeds what that card can compute densely "
+        "for r = 4. Times of another machine say nothing here: measure with  python benchmarks/bilinear.py  and  "
+        "python benchmarks/cooccurrence.py  of the repository, which run both sides in one process."
+    )
+    return _Part("table6: time", 2, (said,), (head, *rows))
+
+
+def _interval(outcome: Outcome, setup: str) -> str:
+    scores = outcome.result.scores if outcome.result else ()
+    interval = next((one.interval for one in scores if (one.setup, one.measure) == (setup, "map")), None)
+    return "" if interval is None else f"[{100 * interval.low:.2f}, {100 * interval.high:.2f}]"
+
+
+def _incomplete(outcome: Outcome) -> str:
+    said = str(outcome.result.manifest.get("incomplete", "no")) if outcome.result else "no"
+    whitening = outcome.result.manifest.get("whitening") if outcome.result else None
+    fewer = whitening.get("dim") if isinstance(whitening, dict) and "dim_asked_for" in whitening else None
+    notes = ["" if said == "no" else "benchmark incomplete", f"whitened to {fewer}" if fewer else ""]
+    return "; ".join(filter(None, notes))
+
+
+def _markdown(parts: Sequence[_Part]) -> str:
+    lines: list[str] = []
+    for part in parts:
+        lines += [f"{'#' * part.level} {printable(part.heading)}", ""]
+        for paragraph in part.paragraphs:
+            lines += [printable(paragraph), ""]
+        if part.rows:
+            head, *rest = part.rows
+            lines += [_line(head), _line(["---"] * len(head)), *map(_line, rest), ""]
+        if part.picture:
+            lines += [f"![{printable(part.heading)}]({part.picture})", ""]
+    return "\n".join(lines)
+
+
+def _line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(printable(cell).replace("|", "\\|") for cell in cells) + " |"
+
+
+def _page(parts: Sequence[_Part]) -> str:
+    body: list[str] = []
+    for part in parts:
+        body.append(f"<h{part.level}>{_text(part.heading)}</h{part.level}>")
+        body += [f"<p>{_text(paragraph)}</p>" for paragraph in part.paragraphs]
+        if part.rows:
+            head, *rest = part.rows
+            body.append("<table><thead><tr>" + "".join(f"<th>{_text(cell)}</th>" for cell in head) + "</tr></thead>")
+            body += ["<tr>" + "".join(f"<td>{_text(cell)}</td>" for cell in row) + "</tr>" for row in rest]
+            body.append("</table>")
+        if part.picture:
+            body.append(f'<p><img src="{_text(part.picture)}" alt="{_text(part.heading)}"></p>')
+    title = _text(parts[0].heading)
+    return (
+        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
+        f'<meta name="viewport" content="width=device-width"><style>{_STYLE}</style></head>\n<body>\n'
+        + "\n".join(body)
+        + "\n</body></html>\n"
+    )
+
+
+def _text(text: str) -> str:
+    return html.escape(printable(text))

@@ -1,0 +1,186 @@
+"""The paper's tables, row by row: made where that is possible with what is here, told why not where it is not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from coocnet.data.benchmarks import OpenedBenchmark
+from coocnet.describe import Describer
+from coocnet.errors import CoocnetError, InputError
+from coocnet.evaluate import Result
+from coocnet.fetch import Progress as DownloadProgress
+from coocnet.recipe import Recipe
+from coocnet.reproduce.experiment import Laboratory, Learned, evaluated, given_whitening, learned_on
+from coocnet.reproduce.published import TABLES, Row, whitened_on
+from coocnet.reproduce.tuned import is_tuned, tuned
+from coocnet.reproduce.world import World
+
+SCALED_DOWN_PX = 192
+
+
+@dataclass(frozen=True)
+class Change:
+    """What is used in place of what the paper used; said in every report.
+
+    Attributes:
+        backbone: in place of VGG16, with the weights and the tap of its record, by ``Recipe`` fields; empty for none.
+        size_px: a smaller limit of the longer side; None for the recipe's.
+    """
+
+    backbone: Recipe | None = None
+    size_px: int | None = None
+
+    def of(self, recipe: Recipe) -> Recipe:
+        """The recipe as it is run.
+
+        Raises:
+            InputError: the fine-tuned baseline with another network.
+        """
+        if self.backbone is not None:
+            if is_tuned(recipe):
+                raise InputError(
+                    f"the fine-tuned baseline is a network of its own, {self.backbone.backbone} is another"
+                )
+            used = self.backbone
+            recipe = recipe.replace(backbone=used.backbone, weights=used.weights, tap=used.tap)
+        return recipe if self.size_px is None else recipe.replace(size_px=self.size_px)
+
+    def __str__(self) -> str:
+        network = f"{self.backbone.backbone} {self.backbone.tap} in place of VGG16" if self.backbone else ""
+        size = f"longest side {self.size_px} px" if self.size_px else ""
+        return "; ".join(part for part in (network, size) if part)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One row of a table on one benchmark.
+
+    Attributes:
+        row: of the paper's table.
+        benchmark: its name.
+        result: what was measured; None where that was not possible.
+        missing: the reason then.
+    """
+
+    row: Row
+    benchmark: str
+    result: Result | None
+    missing: str = ""
+
+    def measured(self, setup: str) -> float | None:
+        """Our mAP in percent, or None."""
+        scores = self.result.scores if self.result else ()
+        interval = next((one.interval for one in scores if (one.setup, one.measure) == (setup, "map")), None)
+        return None if interval is None else 100 * interval.mean
+
+
+@dataclass
+class Bench:
+    """What runs the rows.
+
+    Attributes:
+        world: gives benchmarks.
+        laboratory: keeps rows of pictures.
+        results: the folder of result files; what is there already, of the same recipe and pictures, is not made anew.
+        change: what is used in place of what the paper used.
+        device: see :class:`~coocnet.describe.Describer`.
+        loaded: called with each network loaded, to tell of weights that nobody verified.
+        downloading: called during a download of weights.
+    """
+
+    world: World
+    laboratory: Laboratory
+    results: Path
+    change: Change
+    device: str | None = None
+    loaded: Callable[[Describer], None] | None = None
+    downloading: DownloadProgress | None = None
+    _describer: Describer | None = None
+    _last_learned: tuple[tuple[str, str, int, str], Learned] | None = None
+    _failed: dict[tuple[str, str], CoocnetError] = field(default_factory=dict)
+
+    def table(self, name: str) -> Iterator[Outcome]:
+        """Every row of a table on every benchmark, as they are made.
+
+        Raises:
+            InputError: no such table.
+        """
+        if name not in TABLES:
+            raise InputError(f"tables of mAP are {', '.join(TABLES)}, got {name!r}")
+        table = TABLES[name]
+        for row in table.rows:
+            for benchmark in dict.fromkeys(of for of, _ in table.columns):
+                figures = [
+                    value for (of, _), value in zip(table.columns, row.published, strict=True) if of == benchmark
+                ]
+                if any(value is not None for value in figures):
+                    yield self.outcome(row, benchmark)
+
+    def outcome(self, row: Row, benchmark: str) -> Outcome:
+        """One row on one benchmark; what keeps it from being made is in the outcome."""
+        if row.recipe is None:
+            return Outcome(row, benchmark, None, row.note or "nothing here makes it")
+        try:
+            return Outcome(row, benchmark, self._result(row.recipe, benchmark))
+        except CoocnetError as error:
+            return Outcome(row, benchmark, None, str(error).splitlines()[0])
+
+    def _result(self, preset: Recipe, name: str) -> Result:
+        benchmark = self.world.benchmark(name)
+        recipe, own = self.change.of(preset), None
+        if is_tuned(recipe):
+            recipe, own = tuned(recipe, progress=self.downloading)
+        target = self.results / f"{recipe.name}--{name}.json"
+        held = self._held(target, recipe, benchmark)
+        if held is not None:
+            return held
+        describer = self.describer(recipe)
+        learned = given_whitening(describer, own) if own is not None else self._learned(describer, preset, name)
+        result = evaluated(benchmark, describer, self.laboratory, learned=learned)
+        self.results.mkdir(parents=True, exist_ok=True)
+        result.save(target)
+        return result
+
+    def _held(self, target: Path, recipe: Recipe, benchmark: OpenedBenchmark) -> Result | None:
+        """What an earlier run made of the same recipe and pictures."""
+        if not target.is_file():
+            return None
+        try:
+            result = Result.load(target)
+        except InputError:
+            return None
+        rows, pictures = result.manifest.get("rows", {}), result.manifest.get("pictures", {})
+        same = (
+            rows.get("fingerprint") == recipe.fingerprint()
+            and result.benchmark.sha256 == benchmark.ground_truth.digest()
+            and pictures == self.laboratory.pictures(benchmark)
+        )
+        return result if same else None
+
+    def _learned(self, describer: Describer, preset: Recipe, name: str) -> Learned:
+        source = whitened_on(preset, name)
+        key = describer.recipe.row_fingerprint(), describer.weights_sha256, describer.recipe.dim, source
+        if self._last_learned is None or self._last_learned[0] != key:
+            self._last_learned = key, learned_on(describer, source, self.world, self.laboratory)
+        return self._last_learned[1]
+
+    def describer(self, recipe: Recipe) -> Describer:
+        """A describer of the recipe; the last one is kept, and what could not be loaded is not tried again.
+
+        Raises:
+            WeightsError: the weights are missing or damaged.
+        """
+        key = recipe.backbone, recipe.weights
+        if key in self._failed:
+            raise self._failed[key]
+        if self._describer is None or self._describer.recipe != recipe:
+            try:
+                self._describer = Describer(recipe, device=self.device, progress=self.downloading)
+            except CoocnetError as error:
+                self._failed[key] = error
+                raise
+            if self.loaded:
+                self.loaded(self._describer)
+        return self._describer
