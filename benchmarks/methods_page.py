@@ -144,7 +144,8 @@ def _methods(found: Found) -> list[str]:
 
 
 def _mean(found: Found, name: str, method: str, treatment: str) -> str:
-    return f"{100 * float(found[f'{name}|{method}|{treatment}'].mean()):.1f}"
+    values = found.get(f"{name}|{method}|{treatment}")
+    return "" if values is None else f"{100 * float(values.mean()):.1f}"
 
 
 def _interval(values: np.ndarray | None, sign: str = "") -> str:

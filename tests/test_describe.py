@@ -58,7 +58,8 @@ def test_a_row_is_the_same_alone_and_in_any_batch(
 
 
 def test_the_recipe_is_carried_out_step_by_step(recipe: Recipe, pictures: list[Path]) -> None:
-    changed = recipe.replace(prior="top-down", cooccurrence=Cooccurrence(radius_cells=1, epsilon=0.01))
+    cooccurrence = Cooccurrence(radius_cells=1, epsilon=0.01)
+    changed = recipe.replace(pooling="chco-sct", prior="top-down", cooccurrence=cooccurrence)
     describer = Describer(changed)
     pixels = np.array(Image.open(pictures[0])).astype(np.float32) / 255
     weights = describer.backbone_record.weights["onnx-zoo"]
@@ -87,7 +88,7 @@ def test_the_recipe_is_carried_out_step_by_step(recipe: Recipe, pictures: list[P
 def test_every_option_of_the_recipe_reaches_the_row(
     recipe: Recipe, pictures: list[Path], change: dict[str, object]
 ) -> None:
-    larger = recipe.replace(size_px=0)
+    larger = recipe.replace(pooling="chco-sct", size_px=0)
     before, after = (Describer(r).describe(pictures[:1]) for r in (larger, larger.replace(**change)))
     assert np.abs(before - after).max() > 1e-4
 

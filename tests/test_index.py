@@ -439,7 +439,7 @@ def test_an_open_index_sees_what_another_connection_stored(place, photos, recipe
 def test_another_recipe_is_refused_with_the_fields_that_differ(place, photos, recipe, describer) -> None:
     sync(place, photos, recipe, describer)
     other = recipe.replace(pooling="gem", size_px=200)
-    with pytest.raises(RecipeMismatchError, match=r"size_px 128 there, 200 here; pooling 'chco-sct' there"):
+    with pytest.raises(RecipeMismatchError, match=r"size_px 128 there, 200 here; pooling 'context' there"):
         open_index(place, other)
     with open_index(place) as index, pytest.raises(RecipeMismatchError, match="size_px"):
         index.sync(photos, describer=Describer(other), verify_content=True)

@@ -135,7 +135,7 @@ def test_what_is_skipped_while_a_centre_is_learned_is_named(run, photos: Path, c
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (("photos", "-o", "new.toml", "--recipe", "quick.toml"), r"pooling 'chco-sct' reads no centre.*centred"),
+        (("photos", "-o", "new.toml", "--recipe", "quick.toml"), r"pooling 'context' reads no centre.*centred"),
         (("photos", "-o", "new.toml", "--recipe", "nothing"), "no recipe is called 'nothing'"),
         (("photos", "-o", "new.toml", "--recipe", "photos/instance000_view00.jpg"), "instance000_view00"),
         (("photos", "-o", "centred.toml", "--recipe", "centred.toml"), "a file to be read"),

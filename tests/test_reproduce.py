@@ -427,6 +427,17 @@ def test_what_cannot_be_made_is_told_why(bench, monkeypatch) -> None:
     assert bench.outcome(TABLES["table1"].rows[0], "holidays").missing == "holidays is not here"
 
 
+def test_the_whitening_may_be_learned_elsewhere_than_in_the_paper(bench, tmp_path) -> None:
+    row = TABLES["table1"].rows[2]
+    bench.change = replace(bench.change, whitening="holidays")
+    outcome = bench.outcome(row, "oxford5k")
+    assert outcome.result.manifest["whitening"]["fitted_on"] == "holidays"
+    assert "whitening learned on holidays" in str(bench.change)
+    bench.change = replace(bench.change, whitening="none")
+    assert bench.outcome(row, "oxford5k").result.manifest["whitening"] == "none"
+    assert len(list((tmp_path / "results").iterdir())) == 2
+
+
 def test_missing_weights_are_a_reason_and_are_looked_for_once(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr("coocnet.fetch.fetch", None)
     bench = Bench(Rendered(tmp_path), Laboratory(tmp_path), tmp_path / "results", Change(Recipe(), 64))

@@ -118,7 +118,7 @@ class Recipe:
     size_px: int = 512
     scales: tuple[float, ...] = (1.0,)
     scale_power: float = 1.0
-    pooling: str = "chco-sct"
+    pooling: str = "context"
     prior: str = "none"
     prior_floor: float = 0.5
     gem_power: float = 3.0

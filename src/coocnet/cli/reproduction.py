@@ -42,6 +42,13 @@ def reproduce(
         str | None,
         typer.Option(help="In place of VGG16, the network of this recipe; the report says so.", metavar="NAME|FILE"),
     ] = None,
+    whitening: Annotated[
+        str | None,
+        typer.Option(
+            help="In place of the paper's whitening: one learned on this benchmark, or none; the report says so.",
+            metavar="NAME|none",
+        ),
+    ] = None,
     scale_down: Annotated[
         bool, typer.Option("--scale-down", help="The whole chain on small rendered pictures of the same names.")
     ] = False,
@@ -68,7 +75,9 @@ def reproduce(
     wanted = _wanted(what, [*TABLES, "table6", *FIGURES])
     pyplot()
     folder = _made_folder(output)
-    change = Change(None if backbone is None else Recipe.load(backbone), SCALED_DOWN_PX if scale_down else None)
+    change = Change(
+        None if backbone is None else Recipe.load(backbone), SCALED_DOWN_PX if scale_down else None, whitening
+    )
     report = Report(_said(change, scale_down=scale_down))
     with progress_display() as progress:
         steps = step_progress(progress)

@@ -27,10 +27,13 @@ class Change:
     Attributes:
         backbone: in place of VGG16, with the weights and the tap of its record, by ``Recipe`` fields; empty for none.
         size_px: a smaller limit of the longer side; None for the recipe's.
+        whitening: where every whitening is learned, by the name of a benchmark or a training set, or "none"; None
+            for where the paper learned it.
     """
 
     backbone: Recipe | None = None
     size_px: int | None = None
+    whitening: str | None = None
 
     def of(self, recipe: Recipe) -> Recipe:
         """The recipe as it is run.
@@ -50,7 +53,8 @@ class Change:
     def __str__(self) -> str:
         network = f"{self.backbone.backbone} {self.backbone.tap} in place of VGG16" if self.backbone else ""
         size = f"longest side {self.size_px} px" if self.size_px else ""
-        return "; ".join(part for part in (network, size) if part)
+        learned = "no whitening" if self.whitening == "none" else f"whitening learned on {self.whitening}"
+        return "; ".join(part for part in (network, size, learned if self.whitening else "") if part)
 
 
 @dataclass(frozen=True)
@@ -132,7 +136,8 @@ class Bench:
         recipe, own = self.change.of(preset), None
         if is_tuned(recipe):
             recipe, own = tuned(recipe, progress=self.downloading)
-        target = self.results / f"{recipe.name}--{name}.json"
+        elsewhere = f"--{self.change.whitening}" if self.change.whitening else ""
+        target = self.results / f"{recipe.name}--{name}{elsewhere}.json"
         held = self._held(target, recipe, benchmark)
         if held is not None:
             return held
@@ -159,8 +164,10 @@ class Bench:
         )
         return result if same else None
 
-    def _learned(self, describer: Describer, preset: Recipe, name: str) -> Learned:
-        source = whitened_on(preset, name)
+    def _learned(self, describer: Describer, preset: Recipe, name: str) -> Learned | None:
+        source = self.change.whitening or whitened_on(preset, name)
+        if source == "none":
+            return None
         key = describer.recipe.row_fingerprint(), describer.weights_sha256, describer.recipe.dim, source
         if self._last_learned is None or self._last_learned[0] != key:
             self._last_learned = key, learned_on(describer, source, self.world, self.laboratory)
