@@ -446,6 +446,15 @@ def test_missing_weights_are_a_reason_and_are_looked_for_once(tmp_path, monkeypa
     assert bench.outcome(TABLES["table1"].rows[1], "oxford5k").missing == first.missing
 
 
+def test_a_report_says_what_of_a_benchmark_was_here(bench, tmp_path) -> None:
+    outcome = bench.outcome(TABLES["table1"].rows[0], "oxford5k")
+    outcome.result.manifest["incomplete"] = "5,000 of 5,063 pictures are missing: " + "all_souls_000001, " * 40
+    write_report(Written([], [("table1", TABLES["table1"], [outcome])]), tmp_path)
+    text = (tmp_path / "report.md").read_text()
+    assert "Not oxford5k as published: 24 of its pictures, 6 of its queries: 5,000 of 5,063 pictures" in text
+    assert "| benchmark incomplete; whitened to 23 |" in text
+
+
 class _Tags(HTMLParser):
     """Checks that every tag that is opened is closed, in order."""
 

@@ -14,6 +14,8 @@ from coocnet.errors import printable
 if TYPE_CHECKING:
     from coocnet.backbones import Weights
 
+_NAME_WIDTH = 28
+
 
 @app.command()
 def weights() -> None:
@@ -41,10 +43,15 @@ def recipes(
         print("\n".join(map(printable, text.splitlines())) if sys.stdout.isatty() else text, end="")
         return
     for preset in PRESETS.values():
-        prior = "" if preset.prior == "none" else f", {preset.prior} prior"
-        whitened = f", whitened to {preset.dim}" if preset.whitening != "none" else ""
-        network = f"{preset.backbone} {preset.tap} at {preset.size_px} px"
-        out.print(f"{preset.name:<18} {network}, {preset.pooling}{prior}{whitened}")
+        parts = [
+            f"{preset.backbone} {preset.tap} at {preset.size_px} px",
+            preset.pooling,
+            "" if preset.prior == "none" else f"{preset.prior} prior",
+            "" if len(preset.scales) == 1 else f"{len(preset.scales)} scales",
+            f"{preset.dim} dimensions" if preset.whitening == "none" else f"whitened to {preset.dim}",
+            "" if preset.expansion == "none" else preset.expansion,
+        ]
+        out.print(f"{preset.name:<{_NAME_WIDTH}} {', '.join(filter(None, parts))}")
 
 
 def _where(one: Weights) -> str:

@@ -69,7 +69,8 @@ def figure2(bench: Bench, folder: Path) -> list[Figure]:
             if len(vectors) != len(landmarks):  # several queries on one picture
                 vectors = [vectors[list(paths).index(benchmark.queries[at][0])] for at in order]
             file = f"figure2-{name}.png"
-            within, across = _draw_correlation(np.array(vectors), landmarks, folder / file, title)
+            names = [benchmark.queries[at][0].stem.rpartition("_")[0] for at in order]
+            within, across = _draw_correlation(np.array(vectors), landmarks, names, folder / file)
         except CoocnetError as error:
             found.append(Figure(title, "", str(error)))
             continue
@@ -221,9 +222,9 @@ def _landmark(benchmark: OpenedBenchmark, at: int) -> str:
 
 
 def _draw_correlation(
-    vectors: Float[np.ndarray, "n d"], landmarks: Sequence[str], path: Path, title: str
+    vectors: Float[np.ndarray, "n d"], landmarks: Sequence[str], names: Sequence[str], path: Path
 ) -> tuple[float, float]:
-    """Draws the matrix; returns the mean correlation of different queries within a landmark and across."""
+    """Draws the matrix, a name at each landmark; returns the mean correlation within landmarks and across."""
     if len(vectors) < 2:
         raise InputError(f"{len(vectors)} queries are here: a correlation needs two")
     matrix = np.corrcoef(vectors)
@@ -232,12 +233,14 @@ def _draw_correlation(
     plt = pyplot()
     figure, axis = plt.subplots(figsize=(5.6, 5), constrained_layout=True)
     shown = axis.imshow(matrix, cmap="viridis")
-    edges = np.cumsum([len(list(group)) for _, group in groupby(landmarks)])[:-1] - 0.5
-    for edge in edges:
-        axis.axhline(edge, color="white", linewidth=0.5)
-        axis.axvline(edge, color="white", linewidth=0.5)
-    axis.set(xlabel="query", ylabel="query", title=title.partition(": ")[2].replace(" of the queries", ""))
-    axis.title.set_fontsize(10)
+    sizes = np.array([len(list(group)) for _, group in groupby(landmarks)])
+    ends = np.cumsum(sizes)
+    for edge in ends[:-1] - 0.5:
+        axis.axhline(edge, color="white", linewidth=0.8)
+        axis.axvline(edge, color="white", linewidth=0.8)
+    axis.set_xticks([])
+    axis.set_yticks(ends - sizes / 2 - 0.5, [printable(names[end - 1]) for end in ends], fontsize=8)
+    axis.set_title("Correlation of the co-occurrence vectors of queries, by landmark", fontsize=9)
     figure.colorbar(shown, ax=axis, label="correlation")
     _save(figure, path)
     return _mean_of(matrix[same & apart]), _mean_of(matrix[~same])

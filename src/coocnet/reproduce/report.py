@@ -14,6 +14,7 @@ from coocnet.reproduce.figures import Figure
 from coocnet.reproduce.published import TIMINGS, Table
 from coocnet.reproduce.tables import Outcome
 
+_MOST_SAID = 240
 _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 70rem; padding: 0 1rem;
        color: #1c1e24; background: #fff; }
@@ -98,18 +99,34 @@ def _parts(report: Report) -> list[_Part]:
         head = ("row", "benchmark", "setup", "published", "ours [95 %]", "difference", "note")
         counted = f"{len(made)} of {len(outcomes)} rows were made. mAP in percent."
         doubts = tuple(f"Doubt: {doubt}" for doubt in table.doubts)
-        parts.append(_Part(f"{name}: {table.title}", 2, (counted, *doubts), (head, *rows_of(table, made))))
+        said = (counted, *_benchmarks_here(made), *doubts)
+        parts.append(_Part(f"{name}: {table.title}", 2, said, (head, *rows_of(table, made)) if made else ()))
         missing: dict[str, list[str]] = {}
         for outcome in outcomes:
             if outcome.result is None:
                 missing.setdefault(outcome.missing, []).append(f"{outcome.row.label} on {outcome.benchmark}")
         if missing:
-            said = tuple((str(len(rows)), reason, "; ".join(rows)) for reason, rows in missing.items())
-            parts.append(_Part("Missing", 3, (), (("rows", "reason", "which"), *said)))
+            gone = tuple((str(len(rows)), reason, "; ".join(rows)) for reason, rows in missing.items())
+            parts.append(_Part("Missing", 3, (), (("rows", "reason", "which"), *gone)))
     if report.timings:
         parts.append(_timings())
     parts += [_Part(one.title, 3, (one.said,), (), one.file) for one in report.figures]
     return parts
+
+
+def _benchmarks_here(outcomes: Sequence[Outcome]) -> list[str]:
+    """What of each benchmark was here, where it was not all."""
+    said = dict[str, None]()
+    for outcome in outcomes:
+        about = outcome.result.benchmark if outcome.result else None
+        amiss = str(outcome.result.manifest.get("incomplete", "no")) if outcome.result else "no"
+        if about is not None and amiss != "no":
+            short = amiss if len(amiss) <= _MOST_SAID else f"{amiss[:_MOST_SAID]} …"
+            said[
+                f"Not {outcome.benchmark} as published: {about.pictures:,} of its pictures, {about.queries} of "
+                f"its queries: {short}"
+            ] = None
+    return list(said)
 
 
 def _timings() -> _Part:
