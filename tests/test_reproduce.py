@@ -23,13 +23,16 @@ from coocnet.recipe import PRESETS, Recipe
 from coocnet.reproduce import (
     FIGURES,
     TABLES,
+    TIMINGS,
     Bench,
     Change,
     Laboratory,
+    Measured,
     Rendered,
     evaluated,
     given_whitening,
     learned_on,
+    measure,
     published,
     tuned,
     whitened_on,
@@ -476,14 +479,16 @@ class _Tags(HTMLParser):
 def test_the_report_says_published_ours_difference_and_what_is_missing(bench, tmp_path) -> None:
     table = TABLES["table4"]
     outcomes = [bench.outcome(row, "oxford5k") for row in (table.rows[0], table.rows[2])]
+    timed = [Measured(TIMINGS[1], 2.0, 3000.0, 10.0, None)]
     report = Written(
-        ["Scaled <down>."], [("table4", table, outcomes)], True, [agreement("table4", table, outcomes, tmp_path)]
+        ["Scaled <down>."], [("table4", table, outcomes)], timed, [agreement("table4", table, outcomes, tmp_path)]
     )
     write_report(report, tmp_path)
     text, page = (tmp_path / "report.md").read_text(), (tmp_path / "report.html").read_text()
     assert "| BP(AA) + ms | oxford5k | all | 76.67 |" in text
     assert "needs the learned filter | BP(ACT)learn + ms on oxford5k" in text
-    assert "GTX 1080 Ti" in text
+    assert "| 24 × 32 × 2048 | 16.678 | 2417.9 | 145 | 2.000 | 3000.0 | 1500 |" in text
+    assert "| 24 × 32 × 2048, five | 5.578 | out of memory |  | 10.000 | not tried |  |" in text
     assert "Scaled &lt;down&gt;." in page
     tags = _Tags()
     tags.feed(page)
@@ -492,6 +497,15 @@ def test_the_report_says_published_ours_difference_and_what_is_missing(bench, tm
     assert set(re.findall(r"\]\((\w+\.png)\)", text)) == {"table4.png"}
     with Image.open(tmp_path / "table4.png") as image:
         assert image.width > 400
+
+
+def test_what_would_take_too_long_is_not_tried() -> None:
+    row = replace(TIMINGS[2], height=4, width=5)
+    whole, cut = measure(row), measure(row, budget_s=0.0)
+    assert whole.shih_ms > 0
+    assert whole.shih_five_ms > 0
+    assert (cut.shih_ms, cut.shih_five_ms) == (None, None)
+    assert cut.direct_ms > 0
 
 
 @pytest.mark.parametrize("name", FIGURES)

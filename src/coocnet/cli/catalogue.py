@@ -48,7 +48,7 @@ def recipes(
             preset.pooling,
             "" if preset.prior == "none" else f"{preset.prior} prior",
             "" if len(preset.scales) == 1 else f"{len(preset.scales)} scales",
-            f"{preset.dim} dimensions" if preset.whitening == "none" else f"whitened to {preset.dim}",
+            f"to {preset.dim} by a given whitening" if preset.whitening == "none" else f"whitened to {preset.dim}",
             "" if preset.expansion == "none" else preset.expansion,
         ]
         out.print(f"{preset.name:<{_NAME_WIDTH}} {', '.join(filter(None, parts))}")

@@ -63,11 +63,13 @@ def reproduce(
         FIGURES,
         SCALED_DOWN_PX,
         TABLES,
+        TIMINGS,
         Bench,
         Change,
         Laboratory,
         Rendered,
         Report,
+        measure,
         write_report,
     )
     from coocnet.reproduce.figures import agreement, pyplot
@@ -110,7 +112,9 @@ def reproduce(
                 for one in drawn:
                     out.print(f"{plain(one.title)}: {plain(one.file or 'missing')}. {plain(one.said)}")
             else:
-                report.timings = True
+                for row in TIMINGS if not scale_down else TIMINGS[-1:]:
+                    report.timings.append(measure(row))
+                    out.print(f"{name}: {row.height} × {row.width} × {row.channels}: measured")
             write_report(report, folder)  # an interrupted run leaves what it has
     out.print(f"The report: {plain(folder / 'report.html')}")
 

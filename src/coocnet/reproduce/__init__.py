@@ -20,6 +20,7 @@ from coocnet.reproduce.figures import FIGURES
 from coocnet.reproduce.published import PAIRS, TABLES, TIMINGS, published, whitened_on
 from coocnet.reproduce.report import Report, write_report
 from coocnet.reproduce.tables import SCALED_DOWN_PX, Bench, Change, Outcome
+from coocnet.reproduce.timing import Measured, measure
 from coocnet.reproduce.tuned import is_tuned, tuned
 from coocnet.reproduce.world import Published, Rendered, World
 
@@ -33,6 +34,7 @@ __all__ = [
     "Change",
     "Laboratory",
     "Learned",
+    "Measured",
     "Outcome",
     "Published",
     "Rendered",
@@ -42,6 +44,7 @@ __all__ = [
     "given_whitening",
     "is_tuned",
     "learned_on",
+    "measure",
     "published",
     "tuned",
     "whitened_on",

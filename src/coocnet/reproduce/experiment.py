@@ -14,7 +14,7 @@ from jaxtyping import Float
 from coocnet.data.benchmarks import OpenedBenchmark, Progress, Training, lookup
 from coocnet.describe import Describer
 from coocnet.errors import CoocnetError, InputError
-from coocnet.evaluate import NOT_KNOWN, Benchmark, Result, made_by_recipe, manifest, picture_set, score, score_rows
+from coocnet.evaluate import NOT_KNOWN, Benchmark, Result, made_by_recipe, manifest, score, score_rows
 from coocnet.ranking import EXPANSIONS, RERANKINGS
 from coocnet.reproduce.rows import Digests, Part, RowStore, described
 from coocnet.reproduce.world import World
@@ -41,15 +41,8 @@ class Laboratory:
         return described(describer, parts, store, self.digests, what=what, progress=self.progress)
 
     def pictures(self, benchmark: OpenedBenchmark) -> dict[str, Any]:
-        """Number of a benchmark's pictures, and one SHA-256 over names and contents; distractors take no part.
-
-        Raises:
-            BenchmarkError: a picture can no longer be read.
-        """
-        truth = benchmark.ground_truth
-        named = dict(zip(truth.images, benchmark.images, strict=True))
-        named |= {query.image: path for query, (path, _) in zip(truth.queries, benchmark.queries, strict=True)}
-        return picture_set((name, self.digests.of(path)) for name, path in named.items())
+        """A benchmark's pictures, for a manifest; raises as its ``picture_set``."""
+        return benchmark.picture_set(digest=self.digests.of)
 
 
 @dataclass(frozen=True)

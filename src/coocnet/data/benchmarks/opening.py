@@ -54,11 +54,20 @@ class OpenedBenchmark:
     truth_origin: str
     distractors: list[Path] = field(default_factory=list)
 
-    def picture_set(self, *, progress: Callable[[int, int], None] | None = None) -> dict[str, Any]:
+    def picture_set(
+        self,
+        *,
+        digest: Callable[[Path], str] = sha256_of,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> dict[str, Any]:
         """Number of pictures, and one SHA-256 over their names and contents: for a result's manifest.
 
         Two people with the same pictures get the same, wherever and in whatever folders they lie. Distractors take no
         part.
+
+        Args:
+            digest: of a file, where it is known already.
+            progress: called with pictures read, and pictures in all.
 
         Raises:
             BenchmarkError: a picture can no longer be read.
@@ -69,7 +78,7 @@ class OpenedBenchmark:
         def digests() -> Iterator[tuple[str, str]]:
             for done, (name, path) in enumerate(named.items(), 1):
                 try:
-                    yield name, sha256_of(path)
+                    yield name, digest(path)
                 except OSError as error:
                     raise BenchmarkError(f"{printable(path)} {unreadable(error)}") from error
                 if progress:
