@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import re
+import resource
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,7 +20,7 @@ from coocnet.data.benchmarks import BENCHMARKS, OpenedBenchmark, Report
 from coocnet.describe import Describer
 from coocnet.errors import BenchmarkError, ImageError, InputError, WeightsMismatchError, WhiteningError
 from coocnet.evaluate import GroundTruth, Query, Result, average_precision, rank
-from coocnet.ranking import alpha_expansion, average_expansion
+from coocnet.ranking import Reciprocal, alpha_expansion, average_expansion
 from coocnet.recipe import PRESETS, Recipe
 from coocnet.reproduce import (
     FIGURES,
@@ -123,7 +125,7 @@ def test_a_damaged_shard_is_named(parts, describer, tmp_path, damage) -> None:
     described(describer, parts, RowStore(tmp_path / "rows"), Digests())
     damage(next((tmp_path / "rows").glob("*.rows.npy")))
     with pytest.raises(BenchmarkError, match=r"keys\.npy.* delete"):
-        RowStore(tmp_path / "rows")
+        described(describer, parts, RowStore(tmp_path / "rows"), Digests())
 
 
 def test_rows_of_another_recipe_are_kept_apart(parts, recipe, tmp_path) -> None:
@@ -217,8 +219,6 @@ def test_a_manifest_says_what_made_a_number_and_names_no_folder(small, describer
 
 
 def test_a_re_ranking_is_scored_by_its_order(small, describer, tmp_path) -> None:
-    from coocnet.ranking import Reciprocal
-
     result = evaluated(small, describer, Laboratory(tmp_path), reranking="reciprocal")
     database, queries = _rows(small, describer)
     ranked = Reciprocal.build(database).rank(queries, k=len(database)).positions
@@ -229,11 +229,76 @@ def test_a_re_ranking_is_scored_by_its_order(small, describer, tmp_path) -> None
         evaluated(small, describer, Laboratory(tmp_path), reranking="some")
 
 
-def test_distractors_are_ranked_and_never_right(small, describer, tmp_path, photos) -> None:
-    alone = evaluated(small, describer, Laboratory(tmp_path))
-    beside = evaluated(replace(small, distractors=small.images[:3]), describer, Laboratory(tmp_path))
-    assert beside.benchmark.distractors == 3
-    assert sum(beside.scores[0].values) <= sum(alone.scores[0].values)
+@pytest.mark.parametrize("reranking", ["none", "reciprocal"])
+def test_distractors_are_ranked_and_never_right(small, describer, tmp_path, reranking) -> None:
+    right = small.ground_truth.truths()[0].positives
+    copies = [small.images[place] for place in sorted(right)]
+    laboratory = Laboratory(tmp_path)
+    beside = evaluated(replace(small, distractors=copies), describer, laboratory, crop=False, reranking=reranking)
+    database, queries = _rows(small, describer, crop=False)
+    more = np.concatenate([database, describer.describe(copies, upright=False)])
+    truths = small.ground_truth.truths()
+    if reranking == "none":
+        expected = _expected(small, more, queries)
+    else:
+        ranked = Reciprocal.build(more).rank(queries, k=len(more)).positions
+        expected = [average_precision(list(one), truth) for one, truth in zip(ranked, truths, strict=True)]
+    assert beside.scores[0].values == pytest.approx(expected, abs=1e-9)
+    assert beside.benchmark.distractors == beside.manifest["distractors"]["count"] == len(copies)
+    alone = evaluated(small, describer, laboratory, crop=False, reranking=reranking)
+    assert beside.scores[0].values != alone.scores[0].values
+
+
+def test_pictures_are_turned_only_where_the_benchmark_means_them_upright(small, describer, tmp_path) -> None:
+    turned = []
+    tags = Image.Exif()
+    tags[0x0112] = 6
+    for number, path in enumerate(small.images):
+        turned.append(tmp_path / f"{number}.jpg")
+        with Image.open(path) as image:
+            image.save(turned[-1], exif=tags)
+    database = replace(small, images=turned)
+    for upright in (False, True):
+        benchmark = replace(database, source=replace(small.source, upright=upright))
+        result = evaluated(benchmark, describer, Laboratory(tmp_path), crop=False)
+        rows = describer.describe(turned, upright=upright)
+        queries = describer.describe([path for path, _ in small.queries], upright=upright)
+        assert result.scores[0].values == pytest.approx(_expected(small, rows, queries), abs=1e-9)
+        assert result.manifest["orientation"] == ("upright" if upright else "as stored")
+
+
+def test_a_whitening_learned_on_what_is_scored_is_said(small, describer, tmp_path) -> None:
+    laboratory = Laboratory(tmp_path)
+    learned = learned_on(describer, "paris6k", SimpleNamespace(benchmark=lambda _: small), laboratory)
+    result = evaluated(small, describer, laboratory, learned=learned)
+    assert result.manifest["whitening"]["pictures_scored_too"] == 18
+    assert result.manifest["trained_on"] == ["paris6k"]
+    elsewhere = learned_on(describer, "oxford5k", Rendered(tmp_path), laboratory)
+    said = evaluated(small, describer, laboratory, learned=elsewhere).manifest
+    assert said["whitening"]["pictures_scored_too"] == 0
+    assert {"coocnet", "torch", "numpy", "pillow"} <= set(said["versions"])
+
+
+def test_weights_by_similarity_are_refused_before_any_work(small, recipe, tmp_path) -> None:
+    expanding = Describer(recipe.replace(expansion="alpha-qe"))
+    expanding.load = None  # nothing is read
+    with pytest.raises(InputError, match="not whitened"):
+        evaluated(small, expanding, Laboratory(tmp_path))
+
+
+def test_many_shards_need_few_open_files(tmp_path) -> None:
+    store = RowStore(tmp_path / "rows")
+    row = np.ones(4, np.float32)
+    keys = [number.to_bytes(16, "big") for number in range(300)]
+    for number, key in enumerate(keys):
+        store.put({key: row * number})
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (128, before[1]))
+    try:
+        rows = RowStore(tmp_path / "rows").rows(keys[::-1], 4)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    np.testing.assert_array_equal(rows[:, 0], np.arange(300)[::-1])
 
 
 def test_pairs_teach_a_whitening(describer, tmp_path) -> None:
@@ -391,7 +456,7 @@ def test_a_table_is_made_reported_and_not_made_again(bench, tmp_path) -> None:
     ]
     ours, difference = float(lines[0][4].split()[0]), float(lines[0][5])
     assert difference == pytest.approx(ours - 66.0, abs=0.011)
-    saved = Result.load(tmp_path / "results" / "paper-ucrow--oxford5k.json")
+    saved = Result.load(tmp_path / "results" / "paper-ucrow--oxford5k--squeezenet1_1.json")
     assert 100 * saved.scores[0].interval.mean == pytest.approx(ours, abs=0.01)
 
     bench._describer = None
@@ -403,7 +468,7 @@ def test_a_table_is_made_reported_and_not_made_again(bench, tmp_path) -> None:
 def test_a_result_of_other_pictures_or_another_recipe_is_made_anew(bench, tmp_path) -> None:
     row = TABLES["table1"].rows[0]
     before = bench.outcome(row, "oxford5k").result
-    target = tmp_path / "results" / "paper-ucrow--oxford5k.json"
+    target = tmp_path / "results" / "paper-ucrow--oxford5k--squeezenet1_1.json"
     held = json.loads(target.read_text())
     for change in (
         {"pictures": {"count": 1, "sha256": "0"}},
@@ -413,8 +478,37 @@ def test_a_result_of_other_pictures_or_another_recipe_is_made_anew(bench, tmp_pa
         again = bench.outcome(row, "oxford5k").result
         assert again.manifest["pictures"] == before.manifest["pictures"]
         assert again.manifest["rows"] == before.manifest["rows"]
+        assert again.manifest["whitening"] == before.manifest["whitening"]
     target.write_text("damaged")
     assert bench.outcome(row, "oxford5k").result.scores == before.scores
+
+
+def test_each_setup_has_its_own_figure(bench) -> None:
+    outcome = bench.outcome(TABLES["table1"].rows[0], "roxford5k")
+    by_setup = {one.setup: 100 * one.interval.mean for one in outcome.result.scores if one.measure == "map"}
+    assert len(set(by_setup.values())) == 3
+    assert {setup: outcome.measured(setup) for setup in by_setup} == pytest.approx(by_setup)
+
+
+def test_a_result_of_another_ground_truth_is_made_anew(bench, monkeypatch) -> None:
+    row = TABLES["table1"].rows[0]
+    before = bench.outcome(row, "oxford5k").result
+    opened, elsewhere = bench.world.benchmark("oxford5k"), bench.world.benchmark("paris6k")
+    backwards = replace(opened.ground_truth, queries=opened.ground_truth.queries[::-1])
+    other = replace(opened, ground_truth=backwards, queries=opened.queries[::-1])
+    monkeypatch.setattr(bench.world, "benchmark", lambda name: other if name == "oxford5k" else elsewhere)
+    again = bench.outcome(row, "oxford5k").result
+    assert again.benchmark.sha256 != before.benchmark.sha256
+
+
+def test_the_baseline_is_whitened_by_its_own_unless_another_is_asked_for(checkpoint, tmp_path) -> None:
+    row = next(row for row in TABLES["table7"].rows if "tuned" in row.label)
+    bench = Bench(Rendered(tmp_path), Laboratory(tmp_path), tmp_path / "results", Change(None, 64))
+    said = bench.outcome(row, "rparis6k").result.manifest
+    assert said["whitening"]["fitted_on"] == "retrieval-SfM-120k"
+    assert said["overlap"][0]["note"] == "shares no query landmark"
+    bench.change = Change(None, 64, "holidays")
+    assert bench.outcome(row, "rparis6k").result.manifest["whitening"]["fitted_on"] == "holidays"
 
 
 def test_what_cannot_be_made_is_told_why(bench, monkeypatch) -> None:

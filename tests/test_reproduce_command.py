@@ -73,8 +73,8 @@ def test_the_papers_numbers_stand_beside_ours(world: World, run, random_weights:
         "evaluate", "--benchmark", "roxford5k", "--recipe", random_weights.parent / "named.toml", "--to", "data"
     )
     assert done.returncode == 0, done.stderr
-    assert "paper 63.37 (table1)" in said(done)
-    assert "paper 47.63 (table1)" in said(done)
+    assert "paper 63.37 (table1; here: another recipe)" in said(done)
+    assert "paper 47.63 (table1; here: another recipe)" in said(done)
 
 
 def test_missing_and_damaged_pictures_are_named_and_nothing_is_scored(
@@ -129,6 +129,14 @@ def test_a_folder_of_ones_own_is_a_benchmark(run, scenes, recipe_file: Path, tmp
         (("--recipe", "default"), "either --benchmark"),
         (("--benchmark", "oxford", "--recipe", "default"), "no benchmark is called 'oxford'"),
         (("--benchmark", "oxford5k", "--recipe", "default", "--rankings", "x.npy"), "not both"),
+        (("--benchmark", "oxford5k", "--rankings", "x.npy", "--rerank", "diffusion"), "--rerank changes nothing"),
+        (("--benchmark", "oxford5k", "--recipe", "default", "--lengths", "normalise"), "--lengths changes nothing"),
+        (("--benchmark", "oxford5k", "--recipe", "default", "--rerank", "some"), "'some'"),
+        (("--benchmark", "oxford5k", "--recipe", "default", "--whitening", "w.npz"), "'w.npz' is none of these"),
+        (
+            ("--benchmark", "oxford5k", "--recipe", "paper-bp-aa-ms-alpha-qe", "--whitening", "none"),
+            "needs a whitening",
+        ),
         (("--benchmark", "oxford5k", "--recipe", "default", "--existing", "oxford5k"), "NAME=DIR"),
         (("--benchmark", "revisitop1m", "--recipe", "default"), "no benchmark with queries"),
         (("--benchmark", "folder", "--rankings", "x.npy"), "no published ground truth"),
@@ -153,7 +161,7 @@ def test_a_table_of_the_paper_is_reproduced_as_far_as_what_is_here_allows(
     assert "rparis6k" in text.partition("### Missing")[2]
     assert (tmp_path / "report" / "figure2-oxford5k.png").is_file()
     made = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "report" / "results").iterdir()}
-    assert "paper-bp-act-td-aqe--oxford5k.json" in made
+    assert "paper-bp-act-td-aqe--oxford5k--squeezenet1_1.json" in made
     again = run(*asked)
     assert again.returncode == 0, again.stderr
     assert {path.name: path.stat().st_mtime_ns for path in (tmp_path / "report" / "results").iterdir()} == made
@@ -179,6 +187,13 @@ def test_the_whole_chain_runs_scaled_down(run, recipe_file: Path, tmp_path: Path
     assert "27 of 27 rows were made" in text
     assert "| 24 × 32 × 32 | 0.258 | 29.3 | 114 |" in text
     assert "Missing" not in text
+
+
+def test_an_unknown_place_to_learn_a_whitening_is_refused_before_any_work(run, tmp_path: Path) -> None:
+    done = run("reproduce", "table1", "--whitening", "nonsense", "-o", "report")
+    assert done.returncode == 1
+    assert "'nonsense'" in done.stderr
+    assert not (tmp_path / "report").exists()
 
 
 def test_an_unknown_table_is_refused_before_any_work(run, tmp_path: Path) -> None:

@@ -104,10 +104,15 @@ def evaluate(
     files = [file for file in (rankings, descriptors, query_descriptors) if file is not None]
     sources: list[Path | str] = [*files, *([ground_truth] if ground_truth else []), recipe or ""]
     target = output and checked_target(output, endings=[".json"], what="a result: .json", sources=sources)
+    _refuse_mixed(
+        {"--recipe": recipe, "--whole-queries": whole_queries, "--add-distractors": add_distractors,
+         "--device": device, "--weights": weights, "--existing": existing, "--rerank": rerank != "none",
+         "--whitening": whitening != "auto"},
+        {"--distractors": distractors, "--layout": layout, "--lengths": lengths != "unit"},
+        elsewhere=bool(files),
+    )  # fmt: skip
     declared = _Declared(tuple(tuned_on or ()), tuple(trained_on or ()))
     if files:
-        if recipe is not None:
-            raise InputError("give a recipe, or files that were made elsewhere, not both")
         truth = _truth(benchmark, ground_truth, to, offline=offline)
         made = _Elsewhere(rankings, descriptors, query_descriptors, distractors, layout, lengths)
         result = _score_elsewhere(truth, made, declared)
@@ -132,6 +137,14 @@ def evaluate(
     _print_result(result)
     if target:
         out.print(f"Written: {plain(output)}")
+
+
+def _refuse_mixed(of_a_recipe: dict[str, object], of_files: dict[str, object], *, elsewhere: bool) -> None:
+    """Refuses options that would be left unused."""
+    idle = [name for name, given in (of_a_recipe if elsewhere else of_files).items() if given]
+    if idle:
+        what = "files that were made elsewhere are scored" if elsewhere else "a recipe is evaluated"
+        raise InputError(f"{idle[0]} changes nothing where {what}: give one or the other, not both")
 
 
 class _Declared(NamedTuple):
@@ -226,6 +239,7 @@ def _evaluate_recipe(
     from coocnet.reproduce import Laboratory, evaluated, given_whitening, is_tuned, learned_on, tuned, whitened_on
     from coocnet.whitening import Whitening
 
+    _check_asked(asked, recipe, name)
     opened = world.benchmark(name, distractors=asked.distractors)
     downloading = download_progress(progress)
     own = None
@@ -275,14 +289,34 @@ def compare(
         _print_comparison(comparison)
 
 
+def _check_asked(asked: _Asked, recipe: Recipe, benchmark: str) -> None:
+    """Refuses before any long work what cannot be."""
+    from coocnet.data.benchmarks import BENCHMARKS, lookup
+    from coocnet.ranking import RERANKINGS
+
+    lookup(benchmark)
+    if asked.reranking != "none" and asked.reranking not in RERANKINGS:
+        raise InputError(f"a re-ranking is one of none, {', '.join(RERANKINGS)}; got {asked.reranking!r}")
+    known = asked.whitening in ("auto", "none", *BENCHMARKS) or Path(asked.whitening).expanduser().is_file()
+    if not known:
+        raise InputError(
+            f"--whitening is auto, none, a file or a benchmark, and {asked.whitening!r} is none of these: "
+            f"there are {', '.join(BENCHMARKS)}"
+        )
+    if asked.whitening == "none" and recipe.expansion == "alpha-qe" and recipe.pooling != "centred":
+        raise InputError(
+            f"{recipe.name} expands queries by similarities, which needs a whitening: not --whitening none"
+        )
+
+
 def _print_result(result: Result) -> None:
     about, said = result.benchmark, result.manifest
     beyond = f" and {about.distractors} distractors" if about.distractors else ""
     out.print(f"[bold]{plain(about.name)}[/]  {about.pictures} pictures{beyond}, {about.queries} queries")
-    beside = _published(result)
+    beside, amiss = _published(result)
     for score in result.scores:
         theirs = beside.get(score.setup) if score.measure == "map" else None
-        paper = f"  paper {theirs[0]:.2f} ({theirs[1]})" if theirs else ""
+        paper = f"  paper {theirs[0]:.2f} ({theirs[1]}{amiss})" if theirs else ""
         out.print(f"{_label(score.setup, score.measure)} {_numbers(score)}{paper}")
     whitening, counts = said["whitening"], said["queries_in_database"]
     if isinstance(whitening, dict):
@@ -297,13 +331,28 @@ def _print_result(result: Result) -> None:
         out.print(f"Overlap: {plain(note['training_set'])} {plain(note['note'])}.", style="dim")
 
 
-def _published(result: Result) -> dict[str, tuple[float, str]]:
-    """What the paper reports for the same recipe on the same benchmark, by setup."""
-    from coocnet.recipe import Recipe
-    from coocnet.reproduce import published
+def _published(result: Result) -> tuple[dict[str, tuple[float, str]], str]:
+    """What the paper reports for the preset of this name, by setup; and what was done otherwise here."""
+    from coocnet.recipe import PRESETS, Recipe
+    from coocnet.reproduce import published, whitened_on
 
-    toml = result.manifest["rows"].get("recipe")
-    return {} if toml is None else published(Recipe.from_toml(toml), result.benchmark.name)
+    said = result.manifest
+    toml = said["rows"].get("recipe")
+    if toml is None:
+        return {}, ""
+    recipe, name = Recipe.from_toml(toml), result.benchmark.name
+    whitening = said["whitening"].get("fitted_on") if isinstance(said["whitening"], dict) else "none"
+    preset = PRESETS.get(recipe.name)
+    otherwise = {
+        "another recipe": preset is None or recipe.row_fingerprint() != preset.row_fingerprint(),
+        "another whitening": whitening != whitened_on(recipe, name),
+        "whole queries": said["query_crop"] != "box" and name not in ("holidays", "holidays-upright"),
+        "re-ranked": said["reranking"] != "none",
+        "distractors": result.benchmark.distractors > 0,
+        "incomplete": said.get("incomplete", "no") != "no",
+    }
+    amiss = ", ".join(what for what, is_so in otherwise.items() if is_so)
+    return published(recipe, name), f"; here: {amiss}" if amiss else ""
 
 
 def _print_comparison(comparison: Comparison) -> None:

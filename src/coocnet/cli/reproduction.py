@@ -23,7 +23,9 @@ ExistingOption = Annotated[
     list[str] | None,
     typer.Option("--existing", help="A folder that has a benchmark's pictures; once for each.", metavar="NAME=DIR"),
 ]
-OfflineOption = Annotated[bool, typer.Option("--offline", help="Download no pictures; use what is here.")]
+OfflineOption = Annotated[
+    bool, typer.Option("--offline", help="Fetch no benchmark; missing weights are still downloaded.")
+]
 
 
 @app.command(
@@ -58,6 +60,7 @@ def reproduce(
 
     May be interrupted; the same command goes on. What is missing is said, with the reason.
     """
+    from coocnet.data.benchmarks import lookup
     from coocnet.recipe import Recipe
     from coocnet.reproduce import (
         FIGURES,
@@ -75,6 +78,8 @@ def reproduce(
     from coocnet.reproduce.figures import agreement, pyplot
 
     wanted = _wanted(what, [*TABLES, "table6", *FIGURES])
+    if whitening is not None and whitening != "none":
+        lookup(whitening)
     pyplot()
     folder = _made_folder(output)
     change = Change(

@@ -13,6 +13,8 @@ import platform
 import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -53,6 +55,9 @@ OVERLAPS = (
 )
 """The overlaps that somebody has counted. A training set that is not here has not been checked, as far as we know."""
 
+_ALIASES = {"retrieval-sfm-120k": "sfm-120k"}
+_LIBRARIES = ("torch", "pillow", "safetensors")
+
 
 def manifest(
     ground_truth: GroundTruth,
@@ -72,7 +77,7 @@ def manifest(
     Args:
         ground_truth: the benchmark.
         rows: how descriptors were made: :func:`made_elsewhere` or :func:`made_by_recipe`.
-        seconds: how long what is reported took, on this machine.
+        seconds: how long what is reported took in this run, on this machine, without what was kept from earlier ones.
         pictures: :func:`picture_set`.
         query_crop: "box" where queries were cut to their boxes, "whole picture" where not.
         whitening: set that it was fitted on, dim, kind and provenance; or "none".
@@ -94,7 +99,7 @@ def manifest(
         "overlap": overlap_notes(ground_truth.name, trained_on),
         "versions": _versions(),
         "machine": {"processor": _processor(), "cores": os.cpu_count()},
-        "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
+        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "seconds": round(seconds, 3),
     }
 
@@ -137,10 +142,11 @@ def picture_set(pictures: Iterable[tuple[str, str]]) -> dict[str, Any]:
 
 def overlap_notes(benchmark: str, trained_on: Sequence[str] = ()) -> list[dict[str, str]] | str:
     """What is known about overlaps of these training sets with a benchmark; of all where none is named."""
-    named = {name.lower() for name in trained_on}
+    named = {_ALIASES.get(name.lower(), name.lower()) for name in trained_on}
     notes = [one for one in OVERLAPS if one.benchmark == benchmark.lower()]
     notes = [one for one in notes if not named or one.training_set in named]
-    unchecked = [name for name in trained_on if name.lower() not in {one.training_set for one in notes}]
+    known = {one.training_set for one in notes}
+    unchecked = [name for name in trained_on if _ALIASES.get(name.lower(), name.lower()) not in known]
     said = [{"training_set": one.training_set, "note": one.note, "source": one.source} for one in notes]
     said += [{"training_set": name, "note": NOT_KNOWN, "source": ""} for name in unchecked]
     return said or NOT_KNOWN
@@ -160,7 +166,11 @@ def _sha256(path: str | os.PathLike[str]) -> str:
 def _versions() -> dict[str, str]:
     from coocnet import __version__  # noqa: PLC0415 - the package that holds this module
 
-    return {"coocnet": __version__, "numpy": np.__version__, "python": platform.python_version()}
+    said = {"coocnet": __version__, "numpy": np.__version__, "python": platform.python_version()}
+    for library in _LIBRARIES:
+        with suppress(metadata.PackageNotFoundError):
+            said[library] = metadata.version(library)
+    return said
 
 
 def _processor() -> str:

@@ -164,6 +164,14 @@ def compare(result: Result, other: Result) -> Comparison:
             for one in pair
         )
         raise InputError(f"results are compared on the same queries and pictures, got {first} and {second}")
+    for field in ("pictures", "distractors"):
+        sets = [one.manifest.get(field) for one in (result, other)]
+        digests = [one["sha256"] for one in sets if isinstance(one, dict) and "sha256" in one]
+        if len(set(digests)) > 1:
+            raise InputError(
+                f"results are compared on the same {field}, but theirs differ in content "
+                f"({digests[0][:12]} and {digests[1][:12]})"
+            )
     theirs = {(score.setup, score.measure): score for score in other.scores}
     both = [
         (score, theirs[score.setup, score.measure])

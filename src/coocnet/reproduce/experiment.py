@@ -14,7 +14,7 @@ from jaxtyping import Float
 from coocnet.data.benchmarks import OpenedBenchmark, Progress, Training, lookup
 from coocnet.describe import Describer
 from coocnet.errors import CoocnetError, InputError
-from coocnet.evaluate import NOT_KNOWN, Benchmark, Result, made_by_recipe, manifest, score, score_rows
+from coocnet.evaluate import NOT_KNOWN, Benchmark, Result, made_by_recipe, manifest, picture_set, score, score_rows
 from coocnet.ranking import EXPANSIONS, RERANKINGS
 from coocnet.reproduce.rows import Digests, Part, RowStore, described
 from coocnet.reproduce.world import World
@@ -53,11 +53,13 @@ class Learned:
         whitening: the fitted one.
         facts: for the manifest.
         trained_on: sets that it learned from.
+        digests: SHA-256 of the pictures that it learned from, where they are known.
     """
 
     whitening: Whitening
     facts: Mapping[str, Any]
     trained_on: tuple[str, ...] = ()
+    digests: frozenset[str] = frozenset()
 
 
 def whitening_of(describer: Describer, other: OpenedBenchmark, laboratory: Laboratory) -> Learned:
@@ -73,7 +75,8 @@ def whitening_of(describer: Describer, other: OpenedBenchmark, laboratory: Labor
     rows = laboratory.rows(describer, parts, f"Describing {other.ground_truth.name} to whiten by")
     name = other.ground_truth.name
     fitted = fit_pca(rows, dim=describer.recipe.dim, at_most=True, provenance=_provenance(describer, name))
-    return Learned(fitted, _facts(fitted, describer.recipe.dim), ())
+    facts = {**_facts(fitted, describer.recipe.dim), "picture_set": laboratory.pictures(other)}
+    return Learned(fitted, facts, (name,), frozenset(map(laboratory.digests.of, other.images)))
 
 
 def whitening_of_pairs(describer: Describer, name: str, training: Training, laboratory: Laboratory) -> Learned:
@@ -155,6 +158,12 @@ def evaluated(
     started, recipe, truth = time.perf_counter(), describer.recipe, benchmark.ground_truth
     if reranking != "none" and reranking not in RERANKINGS:
         raise InputError(f"a re-ranking is one of none, {', '.join(RERANKINGS)}; got {reranking!r}")
+    whitened = learned is not None or recipe.pooling == "centred"
+    if not whitened and (recipe.expansion == "alpha-qe" or reranking == "diffusion"):
+        raise InputError(
+            f"{recipe.expansion} and {reranking} (expansion, re-ranking) weigh by similarity, which says little of "
+            "rows that are not whitened: give a whitening"
+        )
     upright = benchmark.source.upright
     database_parts = [Part(path, None, upright) for path in [*benchmark.images, *benchmark.distractors]]
     query_parts = [Part(path, box if crop else None, upright) for path, box in benchmark.queries]
@@ -165,7 +174,6 @@ def evaluated(
     expansion: dict[str, Any] | str = "none"
     if recipe.expansion != "none":
         n, alpha = recipe.expansion_neighbours, recipe.expansion_alpha
-        whitened = learned is not None or recipe.pooling == "centred"
         expansion = {"name": recipe.expansion, "n": n, "alpha": alpha if recipe.expansion == "alpha-qe" else 0.0}
         queries = EXPANSIONS[recipe.expansion](database, queries, n=n, alpha=alpha, whitened=whitened)
     if reranking == "none":
@@ -178,17 +186,34 @@ def evaluated(
         rows=made_by_recipe(recipe.to_toml(), recipe.fingerprint(), describer.weights_sha256),
         pictures=laboratory.pictures(benchmark),
         query_crop="box" if crop and any(box for _, box in benchmark.queries) else "whole picture",
-        whitening=dict(learned.facts) if learned else "none",
+        whitening=_whitening_said(learned, benchmark, laboratory),
         expansion=expansion,
         reranking=reranking,
         tuned_on=tuned_on,
         trained_on=(*trained_on, *(learned.trained_on if learned else ())),
         seconds=time.perf_counter() - started,
     )
+    said["orientation"] = "upright" if upright else "as stored"
+    said["device"] = str(describer.device)
+    said["distractors"] = (
+        picture_set((path.stem, laboratory.digests.of(path)) for path in benchmark.distractors)
+        if benchmark.distractors
+        else "none"
+    )
     said["ground_truth"] = os.path.basename(benchmark.truth_origin)  # a manifest names no folder
     said["incomplete"] = benchmark.report.summary() or "no"
     said["checksums"] = list(benchmark.report.checksums) or NOT_KNOWN
     return Result(Benchmark.of(truth, distractors=len(benchmark.distractors)), scores, said)
+
+
+def _whitening_said(
+    learned: Learned | None, benchmark: OpenedBenchmark, laboratory: Laboratory
+) -> dict[str, Any] | str:
+    """The whitening for a manifest, with how many of the pictures that it learned from it is scored on too."""
+    if learned is None:
+        return "none"
+    scored = frozenset(map(laboratory.digests.of, benchmark.images))
+    return {**learned.facts, "pictures_scored_too": len(learned.digests & scored) if learned.digests else NOT_KNOWN}
 
 
 def _provenance(describer: Describer, fitted_on: str) -> dict[str, str]:

@@ -74,9 +74,8 @@ def figure2(bench: Bench, folder: Path) -> list[Figure]:
         except CoocnetError as error:
             found.append(Figure(title, "", str(error)))
             continue
-        said = (
-            f"{len(vectors)} queries. Mean correlation within a landmark {within:.2f}, across landmarks {across:.2f}."
-        )
+        same = "no two of one landmark" if np.isnan(within) else f"{within:.2f} within a landmark"
+        said = f"{len(vectors)} queries. Mean correlation: {same}, {across:.2f} across."
         found.append(Figure(title, file, said))
     return found
 

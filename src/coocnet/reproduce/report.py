@@ -167,7 +167,12 @@ def _incomplete(outcome: Outcome) -> str:
     said = str(outcome.result.manifest.get("incomplete", "no")) if outcome.result else "no"
     whitening = outcome.result.manifest.get("whitening") if outcome.result else None
     fewer = whitening.get("dim") if isinstance(whitening, dict) and "dim_asked_for" in whitening else None
-    notes = ["" if said == "no" else "benchmark incomplete", f"whitened to {fewer}" if fewer else ""]
+    own = whitening.get("pictures_scored_too") if isinstance(whitening, dict) else 0
+    notes = [
+        "" if said == "no" else "benchmark incomplete",
+        f"whitened to {fewer}" if fewer else "",
+        f"whitened on {own} of the pictures that are scored" if isinstance(own, int) and own else "",
+    ]
     return "; ".join(filter(None, notes))
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -66,19 +68,12 @@ class RowStore:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._place: dict[bytes, tuple[int, int]] = {}
-        self._shards: list[np.ndarray] = []
+        self._place: dict[bytes, tuple[Path, int]] = {}
         for keys_file in sorted(folder.glob("*.keys.npy")):
-            try:
-                keys = np.load(keys_file)
-                rows = np.load(_rows_file(keys_file), mmap_mode="r")
-            except (OSError, ValueError, EOFError) as error:
-                raise BenchmarkError(
-                    f"{printable(keys_file)} and its rows cannot be read ({error}): delete them, they are made anew"
-                ) from error
-            if keys.shape != (len(rows), _KEY_BYTES) or keys.dtype != np.uint8 or rows.ndim != 2:
-                raise BenchmarkError(f"{printable(keys_file)} does not fit its rows: delete both, they are made anew")
-            self._add(keys, rows)
+            keys = _loaded(keys_file, keys_file)
+            if keys.ndim != 2 or keys.shape[1] != _KEY_BYTES or keys.dtype != np.uint8:
+                raise BenchmarkError(f"{printable(keys_file)} holds no keys: delete it, its rows are made anew")
+            self._place |= {key.tobytes(): (keys_file, at) for at, key in enumerate(keys)}
 
     @classmethod
     def of(cls, describer: Describer, place: str | os.PathLike[str] | None) -> RowStore:
@@ -89,10 +84,23 @@ class RowStore:
     def __contains__(self, key: bytes) -> bool:
         return key in self._place
 
-    def __getitem__(self, key: bytes) -> Float[np.ndarray, " dim"]:
-        shard, at = self._place[key]
-        row: np.ndarray = self._shards[shard][at]
-        return row
+    def rows(self, keys: Sequence[bytes], dim: int) -> Float[np.ndarray, "n dim"]:
+        """The rows filed under these keys; one shard is read at a time.
+
+        Raises:
+            BenchmarkError: a shard is damaged or gone.
+        """
+        out = np.empty((len(keys), dim), np.float32)
+        wanted: dict[Path, list[int]] = defaultdict(list)
+        for number, key in enumerate(keys):
+            wanted[self._place[key][0]].append(number)
+        for keys_file, numbers in wanted.items():
+            shard = _loaded(_rows_file(keys_file), keys_file)
+            at = [self._place[keys[number]][1] for number in numbers]
+            if shard.ndim != 2 or shard.shape[1] != dim or max(at) >= len(shard):
+                raise BenchmarkError(f"{printable(keys_file)} does not fit its rows: delete both, they are made anew")
+            out[numbers] = shard[at]
+        return out
 
     def put(self, rows: Mapping[bytes, np.ndarray]) -> None:
         """Writes rows as a shard.
@@ -109,11 +117,7 @@ class RowStore:
         for target, array in ((_rows_file(keys_file), stacked), (keys_file, keys)):
             with written_whole(target) as unfinished:
                 np.save(unfinished, array, allow_pickle=False)
-        self._add(keys, stacked)
-
-    def _add(self, keys: np.ndarray, rows: np.ndarray) -> None:
-        self._shards.append(rows)
-        self._place |= {key.tobytes(): (len(self._shards) - 1, at) for at, key in enumerate(keys)}
+        self._place |= {key: (keys_file, at) for at, key in enumerate(rows)}
 
 
 def described(
@@ -151,10 +155,7 @@ def described(
         named = "; ".join(map(str, failed[:_NAMED]))
         more = f"; and {len(failed) - _NAMED} more" if len(failed) > _NAMED else ""
         raise BenchmarkError(f"{len(failed)} of {len(parts)} pictures cannot be described: {named}{more}")
-    out = np.empty((len(parts), describer.dim), np.float32)
-    for at, key in enumerate(keys):
-        out[at] = store[key]
-    return out
+    return store.rows(keys, describer.dim)
 
 
 def key_of(part: Part, digests: Digests) -> bytes:
@@ -174,3 +175,20 @@ def _stream(describer: Describer, missing: Mapping[bytes, Part]) -> Iterator[tup
 
 def _rows_file(keys_file: Path) -> Path:
     return keys_file.with_name(keys_file.name.replace(".keys.", ".rows."))
+
+
+def _loaded(file: Path, keys_file: Path) -> np.ndarray:
+    try:
+        with open(file, "rb") as stream:
+            array: np.ndarray = np.load(stream, allow_pickle=False)
+    except OSError as error:
+        if error.errno in (errno.EMFILE, errno.ENFILE, errno.EACCES, errno.EIO):
+            raise BenchmarkError(f"{printable(file)} cannot be read now: {error.strerror}") from error
+        raise BenchmarkError(_unreadable(keys_file, error)) from error
+    except (ValueError, EOFError) as error:
+        raise BenchmarkError(_unreadable(keys_file, error)) from error
+    return array
+
+
+def _unreadable(keys_file: Path, error: Exception) -> str:
+    return f"{printable(keys_file)} and its rows cannot be read ({error}): delete them, they are made anew"

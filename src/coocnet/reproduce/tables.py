@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from coocnet.data.benchmarks import OpenedBenchmark
+from coocnet.backbones import locate_weights
+from coocnet.data.benchmarks import OpenedBenchmark, lookup
 from coocnet.describe import Describer
 from coocnet.errors import CoocnetError, InputError
 from coocnet.evaluate import Result
@@ -136,36 +137,52 @@ class Bench:
         recipe, own = self.change.of(preset), None
         if is_tuned(recipe):
             recipe, own = tuned(recipe, progress=self.downloading)
-        elsewhere = f"--{self.change.whitening}" if self.change.whitening else ""
-        target = self.results / f"{recipe.name}--{name}{elsewhere}.json"
-        held = self._held(target, recipe, benchmark)
+            own = own if self.change.whitening is None else None
+        changed = [self.change.backbone.backbone if self.change.backbone else "", self.change.whitening or ""]
+        target = self.results / f"{'--'.join(filter(None, (recipe.name, name, *changed)))}.json"
+        source = "" if own is not None else self.change.whitening or whitened_on(preset, name)
+        held = self._held(target, recipe, benchmark, source)
         if held is not None:
             return held
         describer = self.describer(recipe)
-        learned = given_whitening(describer, own) if own is not None else self._learned(describer, preset, name)
+        learned = given_whitening(describer, own) if own is not None else self._learned(describer, source)
         result = evaluated(benchmark, describer, self.laboratory, learned=learned)
         self.results.mkdir(parents=True, exist_ok=True)
         result.save(target)
         return result
 
-    def _held(self, target: Path, recipe: Recipe, benchmark: OpenedBenchmark) -> Result | None:
-        """What an earlier run made of the same recipe and pictures."""
+    def _held(self, target: Path, recipe: Recipe, benchmark: OpenedBenchmark, source: str) -> Result | None:
+        """What an earlier run made of the same recipe, weights, pictures, and pictures to whiten by."""
         if not target.is_file():
             return None
         try:
             result = Result.load(target)
         except InputError:
             return None
-        rows, pictures = result.manifest.get("rows", {}), result.manifest.get("pictures", {})
+        place = locate_weights(recipe.backbone, recipe.weights)
+        rows, whitening = result.manifest.get("rows", {}), result.manifest.get("whitening", {})
         same = (
             rows.get("fingerprint") == recipe.fingerprint()
+            and (place is None or rows.get("weights_sha256") == place.sha256)
             and result.benchmark.sha256 == benchmark.ground_truth.digest()
-            and pictures == self.laboratory.pictures(benchmark)
+            and result.manifest.get("pictures") == self.laboratory.pictures(benchmark)
+            and self._same_whitening(whitening, source)
         )
         return result if same else None
 
-    def _learned(self, describer: Describer, preset: Recipe, name: str) -> Learned | None:
-        source = self.change.whitening or whitened_on(preset, name)
+    def _same_whitening(self, said: object, source: str) -> bool:
+        """Whether a manifest's whitening was learned on what is here now; what is gone since is taken at its word."""
+        if source in ("", "none") or not isinstance(said, dict):
+            return source != "none" or said == "none"
+        if lookup(source).kind == "training":
+            return said.get("fitted_on") == source
+        try:
+            here = self.laboratory.pictures(self.world.benchmark(source))
+        except CoocnetError:
+            here = said.get("picture_set", {})
+        return said.get("fitted_on") == source and said.get("picture_set") == here
+
+    def _learned(self, describer: Describer, source: str) -> Learned | None:
         if source == "none":
             return None
         key = describer.recipe.row_fingerprint(), describer.weights_sha256, describer.recipe.dim, source
