@@ -407,6 +407,17 @@ def test_results_on_different_queries_are_not_compared(truth, rankings) -> None:
         compare(one, Result(one.benchmark, (), one.manifest))
 
 
+@pytest.mark.parametrize("field", ["pictures", "distractors"])
+def test_results_on_pictures_of_other_content_are_not_compared(truth, rankings, field) -> None:
+    one = result_of(truth, rankings)
+    sets = [{"count": 3, "sha256": digit * 64} for digit in "12"]
+    first, second = (Result(one.benchmark, one.scores, {**one.manifest, field: value}) for value in sets)
+    assert compare(first, first).scores
+    assert compare(first, one).scores, "nobody said what the other's pictures were"
+    with pytest.raises(InputError, match=f"same {field}.*111111111111 and 222222222222"):
+        compare(first, second)
+
+
 # ------------------------------------------------------------------------------------------- the commands
 
 
