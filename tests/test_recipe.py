@@ -208,3 +208,11 @@ def test_a_power_mean_over_scales_needs_rows_without_negative_entries() -> None:
     assert Recipe(scale_power=3.0).row_fingerprint() == Recipe().row_fingerprint()
     several = Recipe(scales=(1.0, 0.5))
     assert several.replace(scale_power=3.0).row_fingerprint() != several.row_fingerprint()
+
+
+def test_the_defaults_are_those_that_the_documentation_states() -> None:
+    recipe = Recipe()
+    assert (recipe.pooling, recipe.prior, recipe.whitening, recipe.dim) == ("context", "none", "pca", 512)
+    assert (recipe.context_power, recipe.value_power) == (2.0, 1.5)
+    assert (recipe.expansion, recipe.expansion_neighbours, recipe.expansion_alpha) == ("none", 10, 3.0)
+    assert (recipe.sketch_dim, recipe.cooccurrence) == (8192, Cooccurrence(4, "mean", None, 1e-3))
