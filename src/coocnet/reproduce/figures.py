@@ -251,5 +251,5 @@ def _mean_of(values: np.ndarray) -> float:
 
 def _save(figure: Any, path: Path) -> None:
     with written_whole(path) as unfinished:
-        figure.savefig(unfinished, dpi=150, metadata={"Software": "coocnet"})
+        figure.savefig(unfinished, dpi=150, bbox_inches="tight", metadata={"Software": "coocnet"})
     pyplot().close(figure)
