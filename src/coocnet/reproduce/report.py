@@ -24,6 +24,7 @@ body { font: 16px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 70rem
 table { border-collapse: collapse; margin: 1rem 0; font-variant-numeric: tabular-nums;
         display: block; overflow-x: auto; }
 th, td { border-bottom: 1px solid #d5d8de; padding: .3rem .7rem; text-align: left; white-space: nowrap; }
+td:last-child { white-space: normal; }
 img { max-width: 100%; height: auto; }
 @media (prefers-color-scheme: dark) {
   body { color: #e6e7ea; background: #16181d; }
