@@ -316,6 +316,10 @@ def test_a_given_whitening_has_to_fit(describer, tmp_path, small) -> None:
     own = {"row_fingerprint": describer.recipe.row_fingerprint(), "weights_sha256": describer.weights_sha256}
     learned = given_whitening(describer, fit_pca(rows, dim=4, provenance={**own, "fitted_on": "mine"}))
     assert learned.trained_on == ("mine",)
+    indexed = fit_pca(rows, dim=4, provenance={**own, "fitted_on": "/home/me/Pictures, /home/me/Scans"})
+    said = evaluated(small, describer, Laboratory(tmp_path), learned=given_whitening(describer, indexed)).manifest
+    assert said["trained_on"] == ["Pictures", "Scans"]
+    assert "/home/me" not in json.dumps(said)
 
 
 # ------------------------------------------------------------------------------------------- published
@@ -596,10 +600,9 @@ def test_the_report_says_published_ours_difference_and_what_is_missing(bench, tm
 def test_what_would_take_too_long_is_not_tried() -> None:
     row = replace(TIMINGS[2], height=4, width=5)
     whole, cut = measure(row), measure(row, budget_s=0.0)
-    assert whole.shih_ms > 0
-    assert whole.shih_five_ms > 0
+    assert None not in (whole.direct_ms, whole.shih_ms, whole.direct_five_ms, whole.shih_five_ms)
     assert (cut.shih_ms, cut.shih_five_ms) == (None, None)
-    assert cut.direct_ms > 0
+    assert None not in (cut.direct_ms, cut.direct_five_ms)
 
 
 @pytest.mark.parametrize("name", FIGURES)

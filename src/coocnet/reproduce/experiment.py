@@ -122,8 +122,10 @@ def given_whitening(describer: Describer, whitening: Whitening) -> Learned:
         WhiteningError: it was fitted on rows of another recipe or other weights.
     """
     whitening.check_fits(describer.recipe.row_fingerprint(), describer.weights_sha256, describer.dim)
-    fitted_on = whitening.provenance.get("fitted_on", "")
-    return Learned(whitening, _facts(whitening, whitening.dim), (fitted_on,) if fitted_on else ())
+    facts = _facts(whitening, whitening.dim)
+    # One fitted on an index names the folders of that machine, and a manifest names none.
+    names = [os.path.basename(part) for part in whitening.provenance.get("fitted_on", "").split(", ") if part]
+    return Learned(whitening, {**facts, "fitted_on": ", ".join(names) or NOT_KNOWN}, tuple(names))
 
 
 def evaluated(
