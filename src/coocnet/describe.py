@@ -22,7 +22,7 @@ from coocnet.backbones import WeightsPlace, load_backbone, lookup
 from coocnet.data.images import Box, Picture, decode, read_bytes
 from coocnet.errors import ImageError, InputError
 from coocnet.fetch import Progress
-from coocnet.poolings import POOLINGS, PRIORS, need_centre, row_dim
+from coocnet.poolings import POOLINGS, PRIORS, need_centre, recipe_filter, row_dim
 from coocnet.recipe import Recipe
 
 Item = TypeVar("Item")
@@ -68,6 +68,7 @@ class Describer:
         InputError: no recipe, one that names no known backbone or tap, a device that is not here, or a batch of
             less than one picture.
         WeightsError: the weights are missing or not what they should be.
+        FilterError: the recipe's learned filter cannot be used.
     """
 
     def __init__(
@@ -85,6 +86,8 @@ class Describer:
         self.batch_size = _batch_size(batch_size)
         self.backbone_record, self.tap = lookup(self.recipe.backbone, self.recipe.tap)
         need_centre(self.recipe, self.tap.channels)
+        if self.recipe.cooccurrence.filter:
+            recipe_filter(self.recipe, self.tap.channels, self.device)
         self._loaded = load_backbone(
             self.recipe.backbone, self.recipe.weights or None, device=self.device, progress=progress
         )
@@ -163,6 +166,12 @@ class Describer:
             ImageError that it raised, or one that says the network ran out of memory on this picture alone.
         """
         return self._streamed(items, load, self.describe_pixels)
+
+    def stream_maps(
+        self, items: Iterable[Item], load: Callable[[Item], Picture | None]
+    ) -> Iterator[tuple[Item, Float[np.ndarray, "d h w"] | ImageError | None]]:
+        """As :meth:`stream`, with the map after the prior at the recipe's first scale instead of the row."""
+        return self._streamed(items, load, self._first_maps)
 
     def channel_mean(
         self, paths: Iterable[str | os.PathLike[str]], *, progress: Callable[[int, int], None] | None = None
@@ -273,6 +282,11 @@ class Describer:
         limit = self.recipe.size_px
         advice = f"lower the recipe's size_px, {limit} now" if limit else "give the recipe's size_px a limit"
         return ImageError(picture.path, f"out of memory at {width}x{height} pixels: {advice}")
+
+    def _first_maps(self, pixels: np.ndarray) -> Float[np.ndarray, "b d h w"]:
+        with torch.inference_mode():
+            maps: np.ndarray = self._map(_rescaled(self._network_input(pixels), self.recipe.scales[0])).cpu().numpy()
+        return maps
 
     def _channel_means(self, pixels: np.ndarray) -> Float[np.ndarray, "b d"]:
         with torch.inference_mode():

@@ -7,6 +7,8 @@
     ├── ImageError            one picture that cannot be described: .path, .reason
     ├── RecipeError           a recipe that does not parse or names what does not exist
     ├── WhiteningError        a whitening that cannot be fitted, or belongs to another recipe
+    ├── FilterError           a learned filter that cannot be used: damaged, of another network, refused by its gate
+    ├── TrainingError         a training that cannot begin or go on: labels amiss, a checkpoint of another run
     ├── FetchError            a download that failed on every mirror
     ├── BenchmarkError        a benchmark that cannot be used: pictures missing, a ground truth amiss
     │   └── ArchiveError          an archive that is damaged, or has in it what must not be unpacked
@@ -60,6 +62,14 @@ class RecipeError(CoocnetError):
 
 class WhiteningError(CoocnetError):
     """A whitening that cannot be fitted, or belongs to another recipe."""
+
+
+class FilterError(CoocnetError):
+    """A learned filter that cannot be used: missing, damaged, of another network, or refused by its gate."""
+
+
+class TrainingError(CoocnetError):
+    """A training that cannot begin or go on: labels that cannot be learned from, a checkpoint of another run."""
 
 
 class FetchError(CoocnetError):

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from coocnet import ops
-from coocnet.errors import InputError
+from coocnet.errors import FilterError, InputError, printable
+from coocnet.fetch import sha256_of
+from coocnet.nn import CooccurrenceFilter, load_filter
 from coocnet.recipe import Recipe
 
 
@@ -19,17 +23,61 @@ def map_mask(a: Float[Tensor, "b d h w"], recipe: Recipe) -> Float[Tensor, "b d 
 
 
 def map_cooccurrence(a: Float[Tensor, "b d h w"], recipe: Recipe) -> Float[Tensor, "b d h w"]:
-    """The recipe's direct co-occurrence tensor of a map."""
-    return ops.direct_cooccurrence(a, radius_cells=recipe.cooccurrence.radius_cells, mask=map_mask(a, recipe))
+    """The recipe's co-occurrence tensor of a map: direct, or with its learned filter."""
+    mask = map_mask(a, recipe)
+    if recipe.cooccurrence.filter:
+        with torch.no_grad():
+            ct: Tensor = recipe_filter(recipe, a.shape[1], a.device)(a.float(), mask.float())
+        return ct.to(a.dtype)
+    return ops.direct_cooccurrence(a, radius_cells=recipe.cooccurrence.radius_cells, mask=mask)
+
+
+def recipe_filter(recipe: Recipe, channels: int, device: torch.device) -> CooccurrenceFilter:
+    """The learned filter of a recipe; read once, checked, and kept for the next map.
+
+    Raises:
+        FilterError: its file is missing, damaged, another one than the recipe names, for other maps than these, or
+            one that its gate refused.
+    """
+    c = recipe.cooccurrence
+    learned, provenance = _filter(c.filter, c.filter_sha256, device)
+    name = printable(c.filter)
+    made_for = {key: provenance.get(key) for key in ("backbone", "tap")}
+    here = {"backbone": recipe.backbone, "tap": recipe.tap}
+    if learned.channels != channels or (any(made_for.values()) and made_for != here):
+        raise FilterError(
+            f"{name} was learned on maps of {learned.channels} channels of {made_for['backbone']} {made_for['tap']}; "
+            f"{recipe.backbone} {recipe.tap} has {channels}. Give the recipe that was written with the filter."
+        )
+    if provenance.get("gate", "passed") != "passed":
+        raise FilterError(
+            f"{name} was refused by its gate ({provenance.get('gate')}): on held-out pictures it is worse than the "
+            "direct filter. Use a recipe without it, or train on more or other pictures."
+        )
+    return learned
+
+
+@lru_cache(maxsize=4)
+def _filter(path: str, digest: str, device: torch.device) -> tuple[CooccurrenceFilter, dict[str, str]]:
+    try:
+        content_digest = sha256_of(path)
+    except OSError as error:
+        raise FilterError(
+            f"the recipe's filter {printable(path)} cannot be read: {error.strerror}. Put it back, or give a recipe "
+            "that names it where it is now."
+        ) from error
+    if content_digest != digest:
+        raise FilterError(
+            f"{printable(path)} is not the filter of the recipe: its SHA-256 is {content_digest[:12]}…, not "
+            f"{digest[:12]}…. To use it nevertheless, take filter_sha256 out of the recipe."
+        )
+    learned, provenance = load_filter(path)
+    return learned.to(device).eval().requires_grad_(False), provenance
 
 
 def map_context(a: Float[Tensor, "b d h w"], recipe: Recipe) -> Float[Tensor, "b h w"]:
     """The recipe's co-occurrence context of a map."""
     return ops.context(a, radius_cells=recipe.cooccurrence.radius_cells, mask=map_mask(a, recipe))
-
-
-def _chco_sct(a: Tensor, ct: Tensor, recipe: Recipe) -> Tensor:
-    return ops.chco_sct(a, ct, epsilon=recipe.cooccurrence.epsilon)
 
 
 def _context(a: Tensor, recipe: Recipe) -> Tensor:
@@ -55,16 +103,33 @@ def _rooted(rows: Tensor, recipe: Recipe) -> Tensor:
     return ops.signed_root(rows) if recipe.signed_root else rows
 
 
-def centred_factors(a: Float[Tensor, "b d h w"], recipe: Recipe) -> tuple[Tensor, Tensor, Tensor]:
+def centred_factors(
+    a: Float[Tensor, "b d h w"], recipe: Recipe, ct: Tensor | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
     """The two factors of the recipe's centred co-occurrence, and the weights of the cells."""
+    ct = map_cooccurrence(a, recipe) if ct is None else ct
     mean = a.new_tensor(recipe.centre) if recipe.centre else None
     left, right = ops.centred_cooccurrence_pair(a, radius_cells=recipe.cooccurrence.radius_cells, mean=mean)
-    return left, right, ops.sct_weights(map_cooccurrence(a, recipe), a_norm=1, b_root=1)
+    return left, right, ops.sct_weights(ct, a_norm=1, b_root=1)
 
 
-def _centred(a: Tensor, recipe: Recipe) -> Tensor:
-    left, right, weights = centred_factors(a, recipe)
+def _centred(a: Tensor, ct: Tensor, recipe: Recipe) -> Tensor:
+    left, right, weights = centred_factors(a, recipe, ct)
     return _bilinear(left, right, recipe, weights)
+
+
+POOLED_WITH: dict[str, Callable[[Tensor, Tensor, Recipe], Tensor]] = {
+    "sct": lambda a, ct, _: ops.sct(a, ct),
+    "chco": lambda a, ct, recipe: ops.chco(a, ct, epsilon=recipe.cooccurrence.epsilon),
+    "chco-sct": lambda a, ct, recipe: ops.chco_sct(a, ct, epsilon=recipe.cooccurrence.epsilon),
+    "bp-act": _bilinear,
+    "centred": _centred,
+}
+"""The poolings that read the co-occurrence tensor: a map and its tensor to rows that are not yet normalised."""
+
+
+def _with_cooccurrence(pooled: Callable[[Tensor, Tensor, Recipe], Tensor]) -> Callable[[Tensor, Recipe], Tensor]:
+    return lambda a, recipe: pooled(a, map_cooccurrence(a, recipe), recipe)
 
 
 def _shih(a: Tensor, recipe: Recipe) -> Tensor:
@@ -78,17 +143,13 @@ POOLINGS: dict[str, Callable[[Tensor, Recipe], Tensor]] = {
     "rmac": lambda a, recipe: ops.rmac(a, levels=recipe.rmac_levels),
     "gem": lambda a, recipe: ops.gem(a, power=recipe.gem_power),
     "crow": lambda a, _: ops.crow(a),
-    "sct": lambda a, recipe: ops.sct(a, map_cooccurrence(a, recipe)),
-    "chco": lambda a, r: ops.chco(a, map_cooccurrence(a, r), epsilon=r.cooccurrence.epsilon),
-    "chco-sct": lambda a, recipe: _chco_sct(a, map_cooccurrence(a, recipe), recipe),
     "context": _context,
     "bp-aa": lambda a, recipe: _bilinear(a, None, recipe),
-    "bp-act": lambda a, recipe: _bilinear(a, map_cooccurrence(a, recipe), recipe),
     "bp-at": lambda a, recipe: _bilinear(a, None, recipe, map_context(a, recipe)),
-    "centred": _centred,
     "shih": lambda a, r: _rooted(ops.shih_vector(a, radius_cells=r.cooccurrence.radius_cells), r),
-    "shih-chco-sct": lambda a, recipe: _chco_sct(a, _shih(a, recipe), recipe),
+    "shih-chco-sct": lambda a, recipe: POOLED_WITH["chco-sct"](a, _shih(a, recipe), recipe),
     "shih-bp": lambda a, recipe: _bilinear(a, _shih(a, recipe), recipe),
+    **{name: _with_cooccurrence(pooled) for name, pooled in POOLED_WITH.items()},
 }
 """The recipe's poolings by name: a map, after the prior, to rows that are not yet normalised."""
 

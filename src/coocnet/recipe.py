@@ -16,6 +16,7 @@ from typing import Any, Literal, TypeVar
 import tomli_w
 
 from coocnet.errors import RecipeError, printable
+from coocnet.fetch import sha256_of
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -28,7 +29,8 @@ REVISION = 1
 """Raised whenever the same recipe starts to give other numbers, so that old rows are recognised as old."""
 
 _CT = ("cooccurrence.radius_cells", "cooccurrence.threshold", "cooccurrence.quantile")
-_CHCO = (*_CT, "cooccurrence.epsilon")
+_TENSOR = (*_CT, "cooccurrence.filter_sha256")
+_CHCO = (*_TENSOR, "cooccurrence.epsilon")
 _BILINEAR = ("sketch_dim", "sketch_seed", "signed_root")
 
 POOLINGS: dict[str, tuple[str, ...]] = {
@@ -38,14 +40,14 @@ POOLINGS: dict[str, tuple[str, ...]] = {
     "rmac": ("rmac_levels",),
     "gem": ("gem_power",),
     "crow": (),
-    "sct": _CT,
+    "sct": _TENSOR,
     "chco": _CHCO,
     "chco-sct": _CHCO,
     "context": (*_CT, "context_power", "value_power"),
     "bp-aa": _BILINEAR,
-    "bp-act": (*_CT, *_BILINEAR),
+    "bp-act": (*_TENSOR, *_BILINEAR),
     "bp-at": (*_CT, *_BILINEAR),
-    "centred": (*_CT, "centre", *_BILINEAR),
+    "centred": (*_TENSOR, "centre", *_BILINEAR),
     "shih": ("cooccurrence.radius_cells", "signed_root"),
     "shih-chco-sct": ("cooccurrence.radius_cells", "cooccurrence.epsilon"),
     "shih-bp": ("cooccurrence.radius_cells", *_BILINEAR),
@@ -53,6 +55,8 @@ POOLINGS: dict[str, tuple[str, ...]] = {
 """The poolings by name, each with the fields that it reads; ``coocnet.poolings`` has the functions."""
 NON_NEGATIVE = ("ucrow", "spoc", "mac", "rmac", "gem", "crow", "sct", "chco", "chco-sct", "context")
 """The poolings whose rows have no negative entries, as maps after a ReLU have none."""
+LEARNABLE = tuple(name for name, fields in POOLINGS.items() if "cooccurrence.filter_sha256" in fields)
+"""The poolings that a co-occurrence filter can be learned for."""
 PRIORS: dict[str, tuple[str, ...]] = {"none": (), "centre": (), "top-down": ("prior_floor",)}
 WHITENINGS = ("none", "pca")
 EXPANSIONS = ("none", "aqe", "alpha-qe")
@@ -67,12 +71,17 @@ class Cooccurrence:
         threshold: "mean" of the image's map as in the paper, or a number.
         quantile: a quantile of the image's map instead of ``threshold``; None to use ``threshold``.
         epsilon: ε of the channel weights, relative to the sum over channels; the paper gives none.
+        filter: the file of a learned filter, which has a window of its own; empty for the direct filter. Held as
+            that file's absolute path where a recipe is loaded from a TOML file beside it.
+        filter_sha256: digest of that file, which is checked; :meth:`Recipe.with_filter` sets both.
     """
 
     radius_cells: int = 4
     threshold: Literal["mean"] | float = "mean"
     quantile: float | None = None
     epsilon: float = 1e-3
+    filter: str = ""
+    filter_sha256: str = ""
 
 
 @dataclass(frozen=True)
@@ -153,6 +162,16 @@ class Recipe:
                 f"scale_power is 1 where rows may have negative entries, as with pooling {self.pooling!r}, "
                 f"got {self.scale_power}"
             )
+        c = self.cooccurrence
+        if bool(c.filter) != bool(c.filter_sha256):
+            raise RecipeError(
+                f"a learned filter is named by its file and its digest, got {c.filter!r} and {c.filter_sha256!r}; "
+                "Recipe.with_filter(FILE) sets both"
+            )
+        if c.filter and self.pooling not in LEARNABLE:
+            raise RecipeError(
+                f"a learned filter counts under the poolings {', '.join(LEARNABLE)}, but not {self.pooling!r}"
+            )
 
     @classmethod
     def preset(cls, name: str) -> Recipe:
@@ -179,11 +198,12 @@ class Recipe:
         path = os.path.expanduser(text)
         if text in PRESETS or not os.path.isfile(path):
             return cls.preset(text)
+        folder = os.path.dirname(os.path.abspath(path))
         try:
-            recipe = cls.from_toml(Path(path).read_text(encoding="utf-8"))
+            recipe = _of_table(_parsed(Path(path).read_text(encoding="utf-8")), folder)
         except (RecipeError, OSError, UnicodeDecodeError) as error:
             raise RecipeError(f"{printable(path)}: {error}") from error
-        beside = os.path.join(os.path.dirname(os.path.abspath(path)), recipe.weights)
+        beside = os.path.join(folder, recipe.weights)
         return recipe.replace(weights=beside) if os.path.isfile(beside) else recipe
 
     @classmethod
@@ -193,14 +213,7 @@ class Recipe:
         Raises:
             RecipeError: not TOML, an unknown field, or a value that cannot be.
         """
-        try:
-            content = tomllib.loads(text)
-        except (ValueError, TypeError, RecursionError) as error:
-            raise RecipeError(f"not TOML: {error}") from error
-        table = content.pop("cooccurrence", {})
-        if not isinstance(table, dict):
-            raise RecipeError(f"cooccurrence is a table, got {table!r}")
-        return _construct(Recipe, {**content, "cooccurrence": _construct(Cooccurrence, table)})
+        return _of_table(_parsed(text))
 
     def to_toml(self) -> str:
         """The whole recipe as TOML; :meth:`from_toml` gives an equal one back."""
@@ -213,6 +226,16 @@ class Recipe:
         """A copy with some fields changed; ``dim=128``, ``cooccurrence=Cooccurrence(radius_cells=2)``."""
         return dataclasses.replace(self, **changes)
 
+    def with_filter(self, path: str | os.PathLike[str]) -> Recipe:
+        """A copy with a learned filter, by the absolute path of its file and its digest.
+
+        Raises:
+            RecipeError: the file cannot be read, or the pooling reads no filter.
+        """
+        place = os.path.abspath(os.path.expanduser(os.fspath(path)))
+        named = dataclasses.replace(self.cooccurrence, filter=place, filter_sha256=_filter_digest(place))
+        return self.replace(cooccurrence=named)
+
     def row_table(self) -> dict[str, object]:
         """The fields that decide a stored row: all but the name and what is layered above the rows.
 
@@ -222,7 +245,9 @@ class Recipe:
         read = (*PRIORS[self.prior], *POOLINGS[self.pooling])
         for key in ("backbone", "tap", "size_px", "scales", "pooling", "prior", *read):
             owner, _, name = key.rpartition(".")
-            table[key] = getattr(getattr(self, owner) if owner else self, name)
+            value = getattr(getattr(self, owner) if owner else self, name)
+            if name != "filter_sha256" or value:
+                table[key] = value
         if len(self.scales) > 1 and self.scale_power != 1:
             table["scale_power"] = self.scale_power
         return table
@@ -242,6 +267,34 @@ class Recipe:
 def _digest(table: dict[str, object]) -> str:
     text = json.dumps(table, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _parsed(text: str) -> dict[str, Any]:
+    try:
+        content: dict[str, Any] = tomllib.loads(text)
+    except (ValueError, TypeError, RecursionError) as error:
+        raise RecipeError(f"not TOML: {error}") from error
+    return content
+
+
+def _of_table(content: dict[str, Any], folder: str = "") -> Recipe:
+    """A recipe of parsed TOML; of a file's, the filter that lies beside it is found, and its digest if need be."""
+    table = content.pop("cooccurrence", {})
+    if not isinstance(table, dict):
+        raise RecipeError(f"cooccurrence is a table, got {table!r}")
+    named = table.get("filter")
+    if folder and named and _is_text(named):
+        place = os.path.join(folder, os.path.expanduser(named))
+        table = {"filter_sha256": "", **table, "filter": place}
+        table["filter_sha256"] = table["filter_sha256"] or _filter_digest(place)
+    return _construct(Recipe, {**content, "cooccurrence": _construct(Cooccurrence, table)})
+
+
+def _filter_digest(path: str) -> str:
+    try:
+        return sha256_of(path)
+    except OSError as error:
+        raise RecipeError(f"the filter {printable(path)} cannot be read: {error.strerror}") from error
 
 
 def _construct(kind: type[T], table: dict[str, Any]) -> T:

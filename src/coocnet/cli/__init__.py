@@ -1,6 +1,17 @@
 """The command: parses, calls, prints. Everything it does, the library does."""
 
-from coocnet.cli import catalogue, collection, datasets, evaluation, learning, pictures, reproduction
+from coocnet.cli import catalogue, collection, datasets, evaluation, learning, pictures, reproduction, training
 from coocnet.cli.app import app, main
 
-__all__ = ["app", "catalogue", "collection", "datasets", "evaluation", "learning", "main", "pictures", "reproduction"]
+__all__ = [
+    "app",
+    "catalogue",
+    "collection",
+    "datasets",
+    "evaluation",
+    "learning",
+    "main",
+    "pictures",
+    "reproduction",
+    "training",
+]

@@ -75,7 +75,8 @@ def reproduce(
         measure,
         write_report,
     )
-    from coocnet.reproduce.figures import agreement, pyplot
+    from coocnet.reproduce.figures import agreement
+    from coocnet.viz.plots import pyplot
 
     wanted = _wanted(what, [*TABLES, "table6", *FIGURES])
     if whitening is not None and whitening != "none":

@@ -1,4 +1,4 @@
-"""The co-occurrence tensor of a feature map: direct in closed form, and with a dense filter.
+"""The co-occurrence tensor of a feature map: direct in closed form, with a dense filter, and with a factorised one.
 
 Source: Forcén, Pagola, Barrenechea, Bustince, "Co-occurrence of deep convolutional features for image
 search" (2020, arXiv:2003.13827), section 3. Equation numbers below are the paper's.
@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from coocnet.errors import InputError
-from coocnet.ops.checks import is_number, need_filter, need_like, need_map, need_whole
+from coocnet.ops.checks import is_number, need_filter, need_like, need_map, need_tensor, need_whole, told
 from coocnet.ops.precision import in_float32
 
 
@@ -191,6 +191,70 @@ def filtered_cooccurrence(
     rho = _active(a, mask)
     need_filter(weight, a)
     return functional.conv2d(a * rho, weight, padding=weight.shape[3] // 2) / (a.shape[1] - 1) * rho
+
+
+@in_float32
+def factorised_cooccurrence(
+    a: Float[Tensor, "b d h w"],
+    *,
+    out_factors: Float[Tensor, "d q"],
+    in_factors: Float[Tensor, "d q"],
+    windows: Float[Tensor, "q s s"],
+    own_factors: Float[Tensor, " d"],
+    mask: Float[Tensor, "b d h w"] | Bool[Tensor, "b d h w"] | None = None,
+) -> Float[Tensor, "b d h w"]:
+    r"""Co-occurrence tensor with a filter of low rank, which is never built (ours).
+
+    That of :func:`filtered_cooccurrence` under :func:`factorised_filter`: q mixtures of the channels, each summed
+    under a window of its own, mixed back into channels, less each channel's own window sum:
+
+        CT_k = ρ_k / (D − 1) · ( Σ_q U_kq (G_q ⋆ Σ_w V_wq X_w) − u_k box(X_k) )
+
+    With U = V = G = u = 1 and q = 1 this is :func:`direct_cooccurrence`.
+
+    Args:
+        a: feature map, any float dtype, d ≥ 2.
+        out_factors: U.
+        in_factors: V.
+        windows: G, s = 2r + 1.
+        own_factors: u.
+        mask: ρ; None for the image's mean.
+
+    Returns:
+        CT, same shape and dtype as ``a``; may be negative.
+
+    Raises:
+        InputError: no map, d < 2, factors that do not fit it or each other in shape, dtype or device, or a mask of
+            another shape or device.
+
+    Cost: 2·d·q + q·s² multiply-adds per cell, where a dense filter has d²·s²; and one window sum.
+    """
+    rho = _active(a, mask)
+    d = a.shape[1]
+    need_tensor("windows", windows, (None, None, None), a)
+    q, s = windows.shape[:2]
+    if s % 2 == 0 or windows.shape[2] != s:
+        raise InputError(f"windows are (q, s, s) with s odd, got {told(windows)}")
+    for name, factors in (("out_factors", out_factors), ("in_factors", in_factors)):
+        need_tensor(name, factors, (d, q), a)
+    need_tensor("own_factors", own_factors, (d,), a)
+    x = a * rho
+    mixed = functional.conv2d(x, in_factors.T[:, :, None, None])
+    around = functional.conv2d(mixed, windows[:, None], padding=s // 2, groups=q)
+    all_channels = functional.conv2d(around, out_factors[:, :, None, None])
+    own = _banded(x, s // 2, scale=1.0) * own_factors[:, None, None]
+    return (all_channels - own) * rho / (d - 1)
+
+
+def factorised_filter(
+    out_factors: Float[Tensor, "d q"],
+    in_factors: Float[Tensor, "d q"],
+    windows: Float[Tensor, "q s s"],
+    own_factors: Float[Tensor, " d"],
+) -> Float[Tensor, "d d s s"]:
+    """The dense filter that factors stand for: F[k, w] = Σ_q U_kq V_wq G_q − [k = w] u_k, to look at or compare."""
+    weight = torch.einsum("kq,wq,qij->kwij", out_factors, in_factors, windows)
+    return weight - torch.diag(own_factors)[:, :, None, None]
 
 
 def direct_filter(

@@ -148,6 +148,8 @@ def crow(a: Float[Tensor, "b d h w"], *, a_norm: float = 2.0, b_root: float = 2.
 def sct_weights(ct: Float[Tensor, "b d h w"], *, a_norm: float = 2.0, b_root: float = 2.0) -> Float[Tensor, "b h w"]:
     r"""Spatial co-occurrence weights (eqs. 9, 10): α = (S / (Σ S^a)^(1/a))^(1/b), S = Σ_k CT_k, a = b = 2.
 
+    Under a learned filter S may be negative; it counts as 0.
+
     Raises:
         InputError: no map, or ``a_norm`` or ``b_root`` is no finite number above 0.
     """
@@ -163,7 +165,7 @@ def chco_weights(ct: Float[Tensor, "b d h w"], *, epsilon: float) -> Float[Tenso
     nothing; a channel that never co-occurs has weight log(1/ε). Where nothing co-occurs, all weights are 0.
 
     Args:
-        ct: co-occurrence tensor, ≥ 0.
+        ct: co-occurrence tensor. Under a learned filter a V_k may be negative; it counts as 0.
         epsilon: ε > 0, relative.
 
     Raises:
@@ -171,7 +173,7 @@ def chco_weights(ct: Float[Tensor, "b d h w"], *, epsilon: float) -> Float[Tenso
     """
     need_map(ct)
     need_positive("epsilon", epsilon)
-    v = ct.sum(dim=(2, 3))
+    v = ct.sum(dim=(2, 3)).clamp(min=0)
     total = v.sum(1, keepdim=True)
     share = v / torch.where(total > 0, total, 1)
     return torch.where(total > 0, -torch.log(epsilon + share), 0)

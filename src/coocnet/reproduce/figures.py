@@ -20,6 +20,7 @@ from coocnet.poolings import map_cooccurrence
 from coocnet.recipe import Recipe
 from coocnet.reproduce.published import Table
 from coocnet.reproduce.tables import Bench, Outcome
+from coocnet.viz.plots import pyplot
 
 _MAPS_SHOWN = 6
 _FILTER_PAIRS = ((5, 5), (12, 8), (5, 9), (1, 9))
@@ -37,22 +38,6 @@ class Figure(NamedTuple):
     title: str
     file: str
     said: str
-
-
-def pyplot() -> Any:
-    """Matplotlib's drawing interface, without a screen.
-
-    Raises:
-        InputError: it is not installed.
-    """
-    try:
-        import matplotlib  # noqa: PLC0415 - an extra
-    except ImportError as error:
-        raise InputError("figures and reports need an extra: pip install 'coocnet[reproduce]'") from error
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt  # noqa: PLC0415 - an extra
-
-    return plt
 
 
 def figure2(bench: Bench, folder: Path) -> list[Figure]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,27 +9,13 @@ from pathlib import Path
 import torch
 
 import coocnet
-from coocnet.errors import printable
-from coocnet.output import written_whole
+from coocnet.document import Part, write_document
 from coocnet.reproduce.figures import Figure
 from coocnet.reproduce.published import Table
 from coocnet.reproduce.tables import Outcome
 from coocnet.reproduce.timing import Measured
 
 _MOST_SAID = 240
-_STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 70rem; padding: 0 1rem;
-       color: #1c1e24; background: #fff; }
-table { border-collapse: collapse; margin: 1rem 0; font-variant-numeric: tabular-nums;
-        display: block; overflow-x: auto; }
-th, td { border-bottom: 1px solid #d5d8de; padding: .3rem .7rem; text-align: left; white-space: nowrap; }
-td:last-child { white-space: normal; }
-img { max-width: 100%; height: auto; }
-@media (prefers-color-scheme: dark) {
-  body { color: #e6e7ea; background: #16181d; }
-  th, td { border-color: #3a3e47; }
-}
-"""
 
 
 @dataclass
@@ -50,27 +35,13 @@ class Report:
     figures: list[Figure] = field(default_factory=list)
 
 
-@dataclass(frozen=True)
-class _Part:
-    """A heading, paragraphs, rows of a table with their head first, and a picture; each may be empty."""
-
-    heading: str
-    level: int = 2
-    paragraphs: tuple[str, ...] = ()
-    rows: tuple[tuple[str, ...], ...] = ()
-    picture: str = ""
-
-
 def write_report(report: Report, folder: Path) -> None:
     """Writes ``report.md`` and ``report.html`` beside the pictures that they show.
 
     Raises:
         InputError: they cannot be written.
     """
-    parts = list(_parts(report))
-    for name, text in (("report.md", _markdown(parts)), ("report.html", _page(parts))):
-        with written_whole(folder / name) as unfinished:
-            Path(unfinished).write_text(text, encoding="utf-8")
+    write_document(_parts(report), folder, "report")
 
 
 def rows_of(table: Table, outcomes: Sequence[Outcome]) -> list[tuple[str, ...]]:
@@ -96,25 +67,25 @@ def rows_of(table: Table, outcomes: Sequence[Outcome]) -> list[tuple[str, ...]]:
     return lines
 
 
-def _parts(report: Report) -> list[_Part]:
-    parts = [_Part(f"Reproduction of Forcén et al. 2020 by coocnet {coocnet.__version__}", 1, tuple(report.said))]
+def _parts(report: Report) -> list[Part]:
+    parts = [Part(f"Reproduction of Forcén et al. 2020 by coocnet {coocnet.__version__}", 1, tuple(report.said))]
     for name, table, outcomes in report.tables:
         made = [outcome for outcome in outcomes if outcome.result]
         head = ("row", "benchmark", "setup", "published", "ours [95 %]", "difference", "note")
         counted = f"{len(made)} of {len(outcomes)} rows were made. mAP in percent."
         doubts = tuple(f"Doubt: {doubt}" for doubt in table.doubts)
         said = (counted, *_benchmarks_here(made), *doubts)
-        parts.append(_Part(f"{name}: {table.title}", 2, said, (head, *rows_of(table, made)) if made else ()))
+        parts.append(Part(f"{name}: {table.title}", 2, said, (head, *rows_of(table, made)) if made else ()))
         missing: dict[str, list[str]] = {}
         for outcome in outcomes:
             if outcome.result is None:
                 missing.setdefault(outcome.missing, []).append(f"{outcome.row.label} on {outcome.benchmark}")
         if missing:
             gone = tuple((str(len(rows)), reason, "; ".join(rows)) for reason, rows in missing.items())
-            parts.append(_Part("Missing", 3, (), (("rows", "reason", "which"), *gone)))
+            parts.append(Part("Missing", 3, (), (("rows", "reason", "which"), *gone)))
     if report.timings:
         parts.append(_timings(report.timings))
-    parts += [_Part(one.title, 3, (one.said,), (), one.file) for one in report.figures]
+    parts += [Part(one.title, 3, (one.said,), (), one.file) for one in report.figures]
     return parts
 
 
@@ -133,7 +104,7 @@ def _benchmarks_here(outcomes: Sequence[Outcome]) -> list[str]:
     return list(said)
 
 
-def _timings(measured: Sequence[Measured]) -> _Part:
+def _timings(measured: Sequence[Measured]) -> Part:
     head = ("map", "direct", "Shih et al.", "ratio", "ours: direct", "ours: Shih et al.", "ours: ratio")
     rows = []
     for one in measured:
@@ -149,7 +120,7 @@ def _timings(measured: Sequence[Measured]) -> _Part:
         f"Ours on this machine's processor ({torch.get_num_threads()} threads), medians, closed form: ratios can "
         "be compared, the times cannot. Where a call of Shih et al. would have taken minutes it was not tried."
     )
-    return _Part("table6: time", 2, (said,), (head, *rows))
+    return Part("table6: time", 2, (said,), (head, *rows))
 
 
 def _pair(direct_ms: float, shih_ms: float | None, without: str) -> tuple[str, str, str]:
@@ -175,46 +146,3 @@ def _incomplete(outcome: Outcome) -> str:
         f"whitened on {own} of the pictures that are scored" if isinstance(own, int) and own else "",
     ]
     return "; ".join(filter(None, notes))
-
-
-def _markdown(parts: Sequence[_Part]) -> str:
-    lines: list[str] = []
-    for part in parts:
-        lines += [f"{'#' * part.level} {printable(part.heading)}", ""]
-        for paragraph in part.paragraphs:
-            lines += [printable(paragraph), ""]
-        if part.rows:
-            head, *rest = part.rows
-            lines += [_line(head), _line(["---"] * len(head)), *map(_line, rest), ""]
-        if part.picture:
-            lines += [f"![{printable(part.heading)}]({part.picture})", ""]
-    return "\n".join(lines)
-
-
-def _line(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(printable(cell).replace("|", "\\|") for cell in cells) + " |"
-
-
-def _page(parts: Sequence[_Part]) -> str:
-    body: list[str] = []
-    for part in parts:
-        body.append(f"<h{part.level}>{_text(part.heading)}</h{part.level}>")
-        body += [f"<p>{_text(paragraph)}</p>" for paragraph in part.paragraphs]
-        if part.rows:
-            head, *rest = part.rows
-            body.append("<table><thead><tr>" + "".join(f"<th>{_text(cell)}</th>" for cell in head) + "</tr></thead>")
-            body += ["<tr>" + "".join(f"<td>{_text(cell)}</td>" for cell in row) + "</tr>" for row in rest]
-            body.append("</table>")
-        if part.picture:
-            body.append(f'<p><img src="{_text(part.picture)}" alt="{_text(part.heading)}"></p>')
-    title = _text(parts[0].heading)
-    return (
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
-        f'<meta name="viewport" content="width=device-width"><style>{_STYLE}</style></head>\n<body>\n'
-        + "\n".join(body)
-        + "\n</body></html>\n"
-    )
-
-
-def _text(text: str) -> str:
-    return html.escape(printable(text))

@@ -1,0 +1,302 @@
+"""The command that learns a co-occurrence filter."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import itertools
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+import coocnet
+from coocnet.cli.app import DeviceOption, WeightsOption, app, with_weights
+from coocnet.cli.terminal import download_progress, err, out, plain, progress_display, tell_unverified
+from coocnet.errors import InputError, printable
+from coocnet.output import checked_target, written_whole
+
+if TYPE_CHECKING:
+    from coocnet.recipe import Recipe
+    from coocnet.train import Examples, Progress, Settings, Trained
+    from coocnet.train.loop import Watch
+
+_EPOCHS_SHOWN = 8
+_PUBLISHED = "retrieval-sfm-120k"
+
+
+@app.command(
+    epilog="Example:  coocnet train ~/things -o filter.safetensors     (one folder for every thing)   then   "
+    "coocnet index ~/Pictures --recipe filter.toml"
+)
+def train(
+    data: Annotated[
+        list[str],
+        typer.Argument(
+            help="Pictures of things: a folder with one folder for each, a list (columns image, instance), or "
+            "retrieval-sfm-120k.",
+            metavar="DATA...",
+        ),
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The filter to write.", metavar="FILE.safetensors")],
+    recipe: Annotated[
+        str, typer.Option("--recipe", help="The recipe to learn it for, a preset or a file.", metavar="NAME|FILE")
+    ] = "chco-sct",
+    kind: Annotated[str, typer.Option("--filter", help="dense or factorised.")] = "factorised",
+    rank: Annotated[int | None, typer.Option(help="Components of a factorised filter.")] = None,
+    loss: Annotated[str | None, typer.Option(help="contrastive, triplet or ap.")] = None,
+    margin: Annotated[float | None, typer.Option(help="Of the contrastive and the triplet loss.")] = None,
+    temperature: Annotated[float | None, typer.Option(help="Of the loss ap.")] = None,
+    learning_rate: Annotated[float | None, typer.Option("--lr", help="Of Adam, at its highest.")] = None,
+    warmup_steps: Annotated[int | None, typer.Option("--warmup", help="Steps over which the rate rises.")] = None,
+    pull: Annotated[float | None, typer.Option(help="Of the weights, towards the direct filter.")] = None,
+    whitened_dim: Annotated[
+        int | None, typer.Option("--whitened", help="The loss sees rows whitened to so many dimensions; 0 for raw.")
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(help="At most; the best is kept.")] = None,
+    patience: Annotated[int | None, typer.Option(help="End after so many epochs without a better one.")] = None,
+    queries: Annotated[int | None, typer.Option(help="Queries of an epoch, at most.")] = None,
+    pool: Annotated[int | None, typer.Option(help="Pictures that negatives are mined from, at most.")] = None,
+    negatives: Annotated[int | None, typer.Option(help="Hard negatives of each query.")] = None,
+    batch: Annotated[int | None, typer.Option(help="Queries, with match and negatives, of a step.")] = None,
+    precision: Annotated[str | None, typer.Option(help="float32, or bfloat16 for the filter's products.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of everything that is drawn.")] = None,
+    validation: Annotated[
+        list[str] | None,
+        typer.Option(help="Pictures to choose the epoch by, as DATA; else held out.", metavar="DATA"),
+    ] = None,
+    gate: Annotated[
+        list[str] | None,
+        typer.Option(help="Pictures that the filter must not be worse on, as DATA; else held out.", metavar="DATA"),
+    ] = None,
+    whitening: Annotated[
+        Path | None,
+        typer.Option(help="Also learn a whitening from the same pairs.", metavar="FILE.safetensors"),
+    ] = None,
+    cache: Annotated[
+        Path | None, typer.Option(help="The folder of feature maps; the user's cache if not given.", metavar="DIR")
+    ] = None,
+    cache_gb: Annotated[
+        float, typer.Option("--cache-gb", help="What feature maps may take of the disk.", min=0)
+    ] = 20,
+    existing: Annotated[
+        str | None, typer.Option(help="A folder that has the pictures of retrieval-sfm-120k.", metavar="DIR")
+    ] = None,
+    weights: WeightsOption = "",
+    device: DeviceOption = None,
+    restart: Annotated[bool, typer.Option("--restart", help="Begin anew, whatever was begun before.")] = False,
+) -> None:
+    """Learn a co-occurrence filter on pictures of things, over a network that stays as it is.
+
+    May be interrupted; the same command goes on to the same result. The filter starts as the direct one; the epoch
+    with the best mAP on held-out things is kept. On other held-out things it must then be no worse than the direct
+    filter: else it is written, but no recipe for it is, and it is refused where it is used.
+    """
+    from coocnet.describe import Describer
+    from coocnet.recipe import Recipe
+    from coocnet.train import Maps, Settings, Trainer
+
+    chosen = with_weights(Recipe.load(recipe), weights)
+    settings = Settings(**_given(
+        kind=kind, rank=rank, loss=loss, margin=margin, temperature=temperature, learning_rate=learning_rate,
+        warmup_steps=warmup_steps, pull=pull, whitened_dim=whitened_dim, epochs=epochs, patience=patience,
+        queries_per_epoch=queries, pool_size=pool, negatives=negatives, tuples_per_step=batch, precision=precision,
+        seed=seed,
+    ))  # fmt: skip
+    if chosen.cooccurrence.filter:
+        raise InputError(f"the recipe {recipe!r} has a learned filter already; give the one it was learned for")
+    target = Path(checked_target(output, endings=[".safetensors"], what="a filter: .safetensors", sources=[weights]))
+    white = whitening and checked_target(
+        whitening, endings=[".safetensors"], what="a whitening file: .safetensors", sources=[weights, target]
+    )
+    parts = _parts(data, validation, gate, existing, settings)
+    folder = target.with_suffix(".training")
+    _make_folder(folder, restart=restart)
+    with progress_display() as progress:
+        describer = Describer(chosen, device=device, progress=download_progress(progress))
+    tell_unverified(describer)
+    maps = Maps(describer, cache or _cache_folder(), budget_bytes=int(cache_gb * 1e9))
+    out.print(_about(parts))
+    with _live() as watch:
+        trainer = Trainer(describer, parts, settings, folder=folder, maps=maps, watch=watch)
+        try:
+            trained = trainer.run()
+        except KeyboardInterrupt:
+            err.print(f"Interrupted. The same command goes on from {plain(folder)}.")
+            raise
+        facts = _facts(chosen, describer.weights_sha256, data, parts, trained)
+        _write(trained, settings, facts, chosen, target, folder)
+        if white:
+            learned = chosen.with_filter(target)
+            of_rows = {"row_fingerprint": learned.row_fingerprint(), "weights_sha256": describer.weights_sha256}
+            trainer.whitening_of_pairs(trained.learned, of_rows | {"recipe": learned.name}).save(white)
+    _tell(trained, target, folder, white or "")
+
+
+def _given(**values: Any) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _parts(
+    data: list[str], validation: list[str] | None, gate: list[str] | None, existing: str | None, settings: Settings
+) -> tuple[Examples, Examples, Examples]:
+    """To learn from, to choose the epoch by, for the gate: what is not given is held out of what is."""
+    from coocnet.train import hold_out
+
+    if validation is None and gate is None and data == [_PUBLISHED]:
+        validation = data
+    learning = _examples(data, "train", existing)
+    choosing = _examples(validation, "val", existing) if validation else None
+    judging = _examples(gate, "val", existing) if gate else None
+    if choosing is None:
+        share = settings.held_out if judging is None else settings.held_out / 2
+        learning, choosing = hold_out(learning, share, settings.seed)
+    if judging is None:
+        choosing, judging = hold_out(choosing, 0.5, settings.seed)
+    parts = (learning, choosing, judging)
+    for one, other in itertools.combinations(parts, 2):
+        if shared := {*one.paths} & {*other.paths}:
+            raise InputError(
+                f"{printable(min(shared))} is in two of: the pictures to learn from, to choose by, of the gate"
+            )
+    return parts
+
+
+def _examples(sources: list[str], part: str, existing: str | None) -> Examples:
+    from coocnet.data.benchmarks import open_training
+    from coocnet.data.pairs import pictures_by_instance
+    from coocnet.train import of_instances, of_training
+
+    if _PUBLISHED in sources:
+        if len(sources) > 1:
+            raise InputError(f"{_PUBLISHED} is trained on by itself; give it alone")
+        return of_training(open_training(_PUBLISHED, split=part, existing=existing))
+    return of_instances([pictures_by_instance(source) for source in sources])
+
+
+def _make_folder(folder: Path, *, restart: bool) -> None:
+    from coocnet.train import CHECKPOINT
+
+    try:
+        folder.mkdir(exist_ok=True)
+        if restart:
+            (folder / CHECKPOINT).unlink(missing_ok=True)
+    except OSError as error:
+        raise InputError(f"{printable(folder)} cannot be made or written to: {error.strerror}") from error
+
+
+def _cache_folder() -> Path:
+    import platformdirs
+
+    return Path(platformdirs.user_cache_dir("coocnet")) / "maps"
+
+
+def _about(parts: Sequence[Examples]) -> str:
+    said = []
+    for examples, purpose in zip(parts, ("to learn from", "to choose the epoch by", "for the gate"), strict=True):
+        lonely = f" ({examples.lonely} of a single one: never a match)" if examples.lonely else ""
+        said.append(f"{len(examples):,} pictures of {examples.things:,} things{lonely} {purpose}")
+    return "; ".join(said)
+
+
+def _facts(
+    recipe: Recipe, weights_sha256: str, data: Sequence[str], parts: Sequence[Examples], trained: Trained
+) -> dict[str, str]:
+    """What goes into the filter's file, and on the first table of the report."""
+    gate = trained.gate
+    return {
+        "gate": "passed" if gate.passed else "refused",
+        "gate_verdict": gate.verdict,
+        "backbone": recipe.backbone,
+        "tap": recipe.tap,
+        "weights_sha256": weights_sha256,
+        "pooling": recipe.pooling,
+        "recipe": recipe.to_toml(),
+        "learned_from": ", ".join(printable(os.path.basename(os.path.normpath(one))) for one in data),
+        "pictures": _about(parts),
+        "epoch": str(trained.best_epoch),
+        "parameters": str(trained.parameters),
+        "coocnet": coocnet.__version__,
+        "date": datetime.date.today().isoformat(),
+    }
+
+
+def _write(
+    trained: Trained, settings: Settings, facts: dict[str, str], recipe: Recipe, target: Path, folder: Path
+) -> None:
+    """The filter, a recipe for it if it passed the gate, the report and the figures behind it."""
+    from coocnet.nn import save_filter
+    from coocnet.train import write_report
+
+    save_filter(trained.learned, target, facts | {"settings": json.dumps(settings.table())})
+    of_filter = target.with_suffix(".toml")
+    if trained.gate.passed:
+        named = recipe.with_filter(target)
+        beside = dataclasses.replace(named.cooccurrence, filter=target.name)
+        with written_whole(of_filter) as unfinished:
+            text = named.replace(name=target.stem, cooccurrence=beside).to_toml()
+            Path(unfinished).write_text(text, encoding="utf-8")
+    with written_whole(folder / "history.json") as unfinished:
+        document = {"settings": settings.table(), "facts": facts, "epochs": trained.history}
+        Path(unfinished).write_text(json.dumps(document, indent=1), encoding="utf-8")
+    write_report(trained, settings, {name: facts[name] for name in facts if name != "recipe"}, folder)
+
+
+def _tell(trained: Trained, target: Path, folder: Path, white: str) -> None:
+    out.print(f"Kept: epoch {trained.best_epoch} of {len(trained.history) - 1}. The gate: {trained.gate.verdict}")
+    out.print(f"Written: {plain(target)}, {trained.parameters:,} parameters; {plain(folder / 'report.html')}")
+    if white:
+        out.print(f"Written: {plain(white)}, the whitening")
+    if trained.gate.passed:
+        if trained.best_epoch == 0:
+            out.print("No epoch was better than the direct filter, which is what was written.")
+        out.print(f"Use it:  coocnet index DIR --recipe {plain(target.with_suffix('.toml'))}")
+    else:
+        out.print("It is worse than the direct filter, so no recipe was written for it, and it will be refused.")
+
+
+@contextmanager
+def _live() -> Iterator[Watch]:
+    """The training as it goes on: the last epochs, and a bar for what is being done."""
+    from rich.console import Group
+    from rich.live import Live
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bars
+    from rich.table import Table
+
+    bars = Bars(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    task = bars.add_task("")
+    shown: list[str] = []
+
+    def table(now: Progress) -> Table:
+        made = Table(box=None, padding=(0, 2, 0, 0))
+        for name in ("epoch", "loss", "held-out mAP", "raw"):
+            made.add_column(name, justify="right")
+        for record in now.history[-_EPOCHS_SHOWN:]:
+            made.add_row(*_cells(record))
+        if now.loss is not None:
+            made.add_row(str(now.epoch), f"{now.loss:.4f}", "…", "")
+        return made
+
+    with Live(bars, console=err, transient=True, refresh_per_second=4) as live:
+
+        def watch(now: Progress) -> None:
+            if [now.what] != shown:
+                shown[:] = [now.what]
+                bars.reset(task)
+            bars.update(task, description=now.what, completed=now.done, total=now.total)
+            live.update(Group(table(now), bars))
+            if now.what == "Epoch" and not err.is_terminal:
+                epoch, loss, used, raw = _cells(now.history[-1])
+                err.print(f"Epoch {epoch}: loss {loss or '-'}, held-out mAP {used}, raw {raw}")
+
+        yield watch
+
+
+def _cells(record: Mapping[str, float]) -> tuple[str, str, str, str]:
+    loss = f"{record['loss']:.4f}" if record["epoch"] else ""
+    return f"{record['epoch']:.0f}", loss, f"{100 * record['map']:.2f}", f"{100 * record['map_raw']:.2f}"

@@ -1,0 +1,276 @@
+"""The learned co-occurrence filters as modules: dense as in the paper, and factorised; their files.
+
+Source: Forcén et al. 2020, section 5: CT = ρ · conv2d(A·ρ, F) / (D − 1) with a filter F that starts as the direct one
+and is learned. The factorised form is ours.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor, nn
+
+from coocnet import ops
+from coocnet.errors import FilterError, InputError, printable
+from coocnet.ops.checks import need_whole
+from coocnet.output import written_whole
+
+_KIND = "coocnet-filter-1"
+_SMALL = 1e-2
+
+
+class CooccurrenceFilter(nn.Module):
+    """A filter that makes a co-occurrence tensor of a map; both kinds start as exactly the direct one.
+
+    Attributes:
+        kind: its name in :data:`FILTERS`.
+        channels: d of the maps it takes.
+        radius_cells: r; it looks at (2r+1)² cells.
+    """
+
+    kind: str
+    channels: int
+    radius_cells: int
+
+    def forward(
+        self,
+        a: Float[Tensor, "b d h w"],
+        mask: Float[Tensor, "b d h w"] | Bool[Tensor, "b d h w"] | None = None,
+    ) -> Float[Tensor, "b d h w"]:
+        """CT of a map; entries may be negative once the filter has learned.
+
+        Raises:
+            InputError: no map, one of another number of channels, or a mask of another shape.
+        """
+        raise NotImplementedError
+
+    def dense(self) -> Float[Tensor, "d d s s"]:
+        """F, to look at: d² (2r+1)² numbers."""
+        raise NotImplementedError
+
+    def taps(self, out_channel: int, in_channel: int) -> Float[Tensor, "s s"]:
+        """F[out_channel, in_channel]: how the surroundings of a channel count, by another channel."""
+        raise NotImplementedError
+
+    def distances_from_direct(self) -> Float[Tensor, "d d"]:
+        """How far the window of each pair of channels is from the direct filter's: root of the sum of squares."""
+        raise NotImplementedError
+
+
+class DenseFilter(CooccurrenceFilter):
+    """The filter of the paper: a weight for every pair of channels and every cell of the window.
+
+    d² (2r+1)² parameters: 21 million at 512 channels and r = 4, 340 million at 2,048.
+
+    Args:
+        channels: d ≥ 2.
+        radius_cells: r ≥ 0.
+    """
+
+    kind = "dense"
+
+    def __init__(self, channels: int, *, radius_cells: int) -> None:
+        super().__init__()
+        self.channels, self.radius_cells = channels, radius_cells
+        self.weight = nn.Parameter(ops.direct_filter(channels, radius_cells=radius_cells))
+
+    def forward(self, a: Tensor, mask: Tensor | None = None) -> Tensor:
+        """See :meth:`CooccurrenceFilter.forward`."""
+        return ops.filtered_cooccurrence(a, self.weight, mask=mask)
+
+    def dense(self) -> Tensor:
+        """See :meth:`CooccurrenceFilter.dense`."""
+        return self.weight.detach()
+
+    def taps(self, out_channel: int, in_channel: int) -> Tensor:
+        """See :meth:`CooccurrenceFilter.taps`."""
+        return self.weight.detach()[out_channel, in_channel]
+
+    def distances_from_direct(self) -> Tensor:
+        """See :meth:`CooccurrenceFilter.distances_from_direct`."""
+        off_diagonal = 1 - torch.eye(self.channels, device=self.weight.device)
+        return torch.stack(
+            [
+                (row - other[:, None, None]).flatten(1).norm(dim=1)
+                for row, other in zip(self.weight.detach(), off_diagonal, strict=True)
+            ]
+        )
+
+
+class FactorisedFilter(CooccurrenceFilter):
+    """A filter of low rank: F[k, w] = Σ_q U_kq V_wq G_q − [k = w] u_k (ours).
+
+    2·d·rank + rank·(2r+1)² + d parameters. The first component is the direct filter; the others see small random
+    mixtures of the channels, but have U = 0, so the start is exact and they grow as they prove useful.
+
+    Args:
+        channels: d ≥ 2.
+        radius_cells: r ≥ 0.
+        rank: components, ≥ 1.
+        seed: of the random mixtures.
+    """
+
+    kind = "factorised"
+
+    def __init__(self, channels: int, *, radius_cells: int, rank: int, seed: int = 0) -> None:
+        super().__init__()
+        need_whole("channels", channels, 2)
+        need_whole("radius_cells", radius_cells, 0)
+        need_whole("rank", rank, 1)
+        self.channels, self.radius_cells, self.rank = channels, radius_cells, rank
+        s = 2 * radius_cells + 1
+        generator = torch.Generator().manual_seed(seed)
+        in_factors = torch.randn(channels, rank, generator=generator) * _SMALL
+        in_factors[:, 0] = 1
+        out_factors = torch.zeros(channels, rank)
+        out_factors[:, 0] = 1
+        self.out_factors, self.in_factors = nn.Parameter(out_factors), nn.Parameter(in_factors)
+        self.windows = nn.Parameter(torch.ones(rank, s, s))
+        self.own_factors = nn.Parameter(torch.ones(channels))
+
+    def forward(self, a: Tensor, mask: Tensor | None = None) -> Tensor:
+        """See :meth:`CooccurrenceFilter.forward`."""
+        return ops.factorised_cooccurrence(
+            a,
+            out_factors=self.out_factors,
+            in_factors=self.in_factors,
+            windows=self.windows,
+            own_factors=self.own_factors,
+            mask=mask,
+        )
+
+    def dense(self) -> Tensor:
+        """See :meth:`CooccurrenceFilter.dense`."""
+        factors = (self.out_factors, self.in_factors, self.windows, self.own_factors)
+        return ops.factorised_filter(*(one.detach() for one in factors))
+
+    def taps(self, out_channel: int, in_channel: int) -> Tensor:
+        """See :meth:`CooccurrenceFilter.taps`."""
+        u, v, g = self.out_factors.detach()[out_channel], self.in_factors.detach()[in_channel], self.windows.detach()
+        taps = torch.einsum("q,q,qij->ij", u, v, g)
+        return taps - self.own_factors.detach()[out_channel] if out_channel == in_channel else taps
+
+    def distances_from_direct(self) -> Tensor:
+        """See :meth:`CooccurrenceFilter.distances_from_direct`; without building the filter."""
+        u, v, g = (one.detach() for one in (self.out_factors, self.in_factors, self.windows.flatten(1)))
+        own = torch.diag(self.own_factors.detach() - 1)
+        mean, rest = g.mean(1), g - g.mean(1, keepdim=True)
+        # The part of each window that is constant, where the direct filter has all of its own, and the rest.
+        constant = torch.einsum("kq,wq,q->kw", u, v, mean) - 1 - own
+        products = torch.einsum("kq,wq,kp,wp,qp->kw", u, v, u, v, rest @ rest.T)
+        return (constant**2 * g.shape[1] + products).clamp(min=0).sqrt()
+
+
+FILTERS = (DenseFilter.kind, FactorisedFilter.kind)
+"""The kinds of filters by name."""
+
+
+def new_filter(kind: str, channels: int, *, radius_cells: int, rank: int, seed: int = 0) -> CooccurrenceFilter:
+    """The direct filter, ready to learn; a dense one has no rank and no seed.
+
+    Raises:
+        InputError: no such kind, or a number out of range.
+    """
+    if kind == DenseFilter.kind:
+        return DenseFilter(channels, radius_cells=radius_cells)
+    if kind == FactorisedFilter.kind:
+        return FactorisedFilter(channels, radius_cells=radius_cells, rank=rank, seed=seed)
+    raise InputError(f"a filter is one of {', '.join(FILTERS)}, got {kind!r}")
+
+
+def save_filter(learned: CooccurrenceFilter, path: str | os.PathLike[str], provenance: dict[str, str]) -> None:
+    """Writes a safetensors file, whole or not at all: the weights, and where they come from.
+
+    Args:
+        learned: the filter.
+        path: where to.
+        provenance: at least what :func:`load_filter` is asked to check, and the verdict of the gate.
+
+    Raises:
+        InputError: it cannot be written there.
+    """
+    tensors = {name: value.detach().cpu().contiguous() for name, value in learned.state_dict().items()}
+    metadata = {"kind": _KIND, "filter": learned.kind, "provenance": json.dumps(provenance)}
+    with written_whole(path) as unfinished:
+        Path(unfinished).write_bytes(save(tensors, metadata))
+
+
+def load_filter(path: str | os.PathLike[str]) -> tuple[CooccurrenceFilter, dict[str, str]]:
+    """Reads what :func:`save_filter` wrote, with its provenance.
+
+    Raises:
+        FilterError: it cannot be read, or is something else.
+    """
+    name = printable(path)
+    try:
+        content = Path(path).read_bytes()
+        length = int.from_bytes(content[:8], "little")
+        metadata = json.loads(content[8 : 8 + length]).get("__metadata__", {})
+        if metadata.get("kind") != _KIND:
+            raise FilterError(f"{name} is no learned filter, but a safetensors file of kind {metadata.get('kind')!r}")
+        tensors = load(content)
+        provenance = json.loads(metadata["provenance"])
+        learned = _of_tensors(metadata["filter"], tensors)
+        if not isinstance(provenance, dict) or not all(isinstance(value, str) for value in provenance.values()):
+            raise FilterError(f"{name} is damaged: its provenance is no table of texts")
+    except OSError as error:
+        raise FilterError(f"{name} cannot be read: {error.strerror}") from error
+    except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, RecursionError) as error:
+        raise FilterError(f"{name} is no learned filter, or a damaged one: {error}") from error
+    return learned, provenance
+
+
+def read_published_filter(path: str | os.PathLike[str]) -> DenseFilter:
+    """A dense filter as the authors publish theirs: a NumPy file (d, d, s, s).
+
+    The first axis is the channel that the tensor is made for, as in their convolution. Their values are those of
+    ours over (2r+1)², a constant factor that the descriptor's norm takes away; they are kept as they are.
+
+    Raises:
+        FilterError: it cannot be read, or holds something else.
+    """
+    name = printable(path)
+    try:
+        with open(path, "rb") as stream:
+            array: np.ndarray = np.load(stream, allow_pickle=False)
+    except OSError as error:
+        raise FilterError(f"{name} cannot be read: {error.strerror}") from error
+    except (ValueError, EOFError) as error:
+        raise FilterError(f"{name} is no NumPy file of a filter: {error}") from error
+    if array.ndim != 4 or array.dtype.kind != "f" or not np.isfinite(array).all():
+        raise FilterError(
+            f"{name} holds {array.dtype} {array.shape}; a filter is (d, d, s, s), s odd, of finite floats"
+        )
+    return _dense_of(torch.from_numpy(array.astype(np.float32)), name)
+
+
+def _of_tensors(kind: object, tensors: dict[str, Tensor]) -> CooccurrenceFilter:
+    if not all(bool(torch.isfinite(value).all()) for value in tensors.values()):
+        raise ValueError("its numbers are not all finite")
+    if kind == DenseFilter.kind:
+        return _dense_of(tensors["weight"], "this file")
+    if kind == FactorisedFilter.kind:
+        windows = tensors["windows"]
+        learned = FactorisedFilter(
+            len(tensors["out_factors"]), radius_cells=windows.shape[1] // 2, rank=windows.shape[0]
+        )
+        learned.load_state_dict(tensors)
+        return learned
+    raise ValueError(f"a filter is one of {', '.join(FILTERS)}, got {kind!r}")
+
+
+def _dense_of(weight: Tensor, name: str) -> DenseFilter:
+    d, s = weight.shape[0], weight.shape[-1]
+    if weight.shape != (d, d, s, s) or d < 2 or s % 2 == 0:
+        raise FilterError(f"{name} holds a filter {tuple(weight.shape)}; one is (d, d, s, s), d at least 2, s odd")
+    with torch.device("meta"):
+        learned = DenseFilter(d, radius_cells=s // 2)
+    learned.weight = nn.Parameter(weight)
+    return learned

@@ -1,0 +1,69 @@
+"""How good a filter is on pictures that it did not learn from, and the gate that it must pass."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+
+from coocnet.evaluate import Difference, Interval, average_precision, mean_with_interval, paired_difference, rank
+from coocnet.recipe import Recipe
+from coocnet.train.examples import Examples
+from coocnet.whitening import fit_pca
+
+
+@dataclass(frozen=True)
+class Gate:
+    """The learned filter against the direct one on pictures that nothing was chosen by, mAP.
+
+    Attributes:
+        direct: of the direct filter.
+        learned: of the learned one.
+        difference: paired, learned minus direct.
+    """
+
+    direct: Interval
+    learned: Interval
+    difference: Difference
+
+    @classmethod
+    def of(cls, direct: list[float], learned: list[float]) -> Gate:
+        """Of the average precision of each query under both."""
+        return cls(mean_with_interval(direct), mean_with_interval(learned), paired_difference(learned, direct))
+
+    @property
+    def passed(self) -> bool:
+        """Whether the learned filter is not worse."""
+        return self.difference.interval.mean >= 0
+
+    @property
+    def verdict(self) -> str:
+        """In one line."""
+        d = self.difference.interval
+        return (
+            f"{'passed' if self.passed else 'refused'}: mAP {100 * self.learned.mean:.2f} against "
+            f"{100 * self.direct.mean:.2f} of the direct filter, {100 * d.mean:+.2f} "
+            f"[{100 * d.low:+.2f}, {100 * d.high:+.2f}]"
+        )
+
+
+def precisions(
+    examples: Examples,
+    rows: Float[np.ndarray, "n d"],
+    recipe: Recipe,
+    fit_rows: Float[np.ndarray, "m d"] | None,
+) -> list[float]:
+    """Average precision of every query among all the pictures.
+
+    Args:
+        examples: the pictures.
+        rows: theirs.
+        recipe: if it whitens, rows are compared whitened, as in use.
+        fit_rows: rows of other pictures that the whitening is fitted on; None to compare the rows as they are. To at
+            most half as many dimensions as there are pictures, as an index does.
+    """
+    if fit_rows is not None and recipe.whitening == "pca":
+        most = max(1, len(fit_rows) // 2)
+        rows = fit_pca(fit_rows, dim=min(recipe.dim or most, most), at_most=True).apply(rows)
+    return [average_precision(rank(rows @ rows[query]), truth) for query, truth in examples.truths()]

@@ -1,0 +1,330 @@
+"""Learning a co-occurrence filter over frozen maps: epochs of mined tuples, the best one kept, then the gate."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from coocnet import ops
+from coocnet.describe import Describer
+from coocnet.errors import InputError
+from coocnet.nn import CooccurrenceFilter, new_filter
+from coocnet.recipe import LEARNABLE
+from coocnet.train.checkpoint import CHECKPOINT, State, adam_tensors, restore_adam
+from coocnet.train.examples import Examples
+from coocnet.train.judge import Gate, precisions
+from coocnet.train.maps import Maps
+from coocnet.train.mining import Batch, batch_of, draw, hard_negatives
+from coocnet.train.rows import Rows
+from coocnet.train.settings import Settings, digest_of
+from coocnet.whitening import Whitening, fit_pairs, fit_pca
+
+_CHECKPOINT_EVERY_S = 60.0
+_FIT_PICTURES = 2000
+_MOST_PAIRS = 20000
+_PAIRS_SHRINKAGE = 0.1  # pairs of few things leave most directions undetermined
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a training tells while it goes on.
+
+    Attributes:
+        what: the step of the work, in words.
+        done: of it so far.
+        total: in all.
+        epoch: the epoch it is in.
+        loss: mean over the steps of this epoch so far; None where there is none.
+        history: the record of every epoch that is done.
+    """
+
+    what: str
+    done: int
+    total: int
+    epoch: int
+    loss: float | None
+    history: Sequence[dict[str, float]]
+
+
+Watch = Callable[[Progress], None]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What came of a training.
+
+    Attributes:
+        learned: the filter of the best epoch.
+        history: a record of every epoch: its number, mean loss, held-out mAP in use and of raw rows, time in seconds.
+        best_epoch: the epoch it is of.
+        gate: its judgement.
+        parameters: numbers that were learned.
+    """
+
+    learned: CooccurrenceFilter
+    history: list[dict[str, float]]
+    best_epoch: int
+    gate: Gate
+    parameters: int
+
+
+class Trainer:
+    """One training, which goes on from its checkpoint where there is one.
+
+    Args:
+        describer: the frozen network, and the recipe the filter is for.
+        parts: pictures to learn from, to choose the epoch by, and for the gate.
+        settings: how.
+        folder: holds the checkpoint.
+        maps: the feature maps.
+        watch: told what goes on.
+
+    Raises:
+        InputError: the recipe's pooling reads no filter.
+        TrainingError: pictures that nothing can be learned from, or a checkpoint of another run.
+    """
+
+    def __init__(
+        self,
+        describer: Describer,
+        parts: tuple[Examples, Examples, Examples],
+        settings: Settings,
+        *,
+        folder: str | os.PathLike[str],
+        maps: Maps,
+        watch: Watch | None = None,
+    ) -> None:
+        recipe = describer.recipe
+        if recipe.pooling not in LEARNABLE:
+            raise InputError(
+                f"the recipe's pooling {recipe.pooling!r} reads no co-occurrence tensor; a filter is learned for one "
+                f"of {', '.join(LEARNABLE)}"
+            )
+        names = ("the pictures to learn from", "the pictures to choose the epoch by", "the pictures of the gate")
+        for examples, name in zip(parts, names, strict=True):
+            examples.need_learnable(name)
+        self._describer, self._recipe, self._settings = describer, recipe, settings
+        self._train, self._choosing, self._judging = parts
+        self._checkpoint, self._maps, self._watch = Path(folder) / CHECKPOINT, maps, watch
+        self._device = describer.device
+        self._filter = self._direct()
+        self._start = {name: value.detach().clone() for name, value in self._filter.named_parameters()}
+        self._optimiser = torch.optim.Adam(self._filter.parameters())
+        self._rows = Rows(describer, maps, mixed_precision=settings.precision == "bfloat16")
+        queries = min(settings.queries_per_epoch, len(self._train.queries))
+        self._steps = -(-queries // settings.tuples_per_step)
+        self._fit_on = np.sort(
+            np.random.default_rng([settings.seed, 2]).permutation(len(self._train))[:_FIT_PICTURES]
+        )
+        self._state = State(self._run())
+        self._started = time.monotonic()
+
+    def run(self) -> Trained:
+        """Trains to the end, from the checkpoint on if there is one; interrupted, it leaves one.
+
+        The result is that of an uninterrupted run, bit by bit on one processor with as many threads.
+
+        Raises:
+            TrainingError: pictures that cannot be described, or a checkpoint of another run or damaged.
+            InputError: the disk is full or read-only.
+        """
+        held = State.load(self._checkpoint, self._state.run)
+        self._maps.prepare(
+            [*self._train.paths, *self._choosing.paths, *self._judging.paths],
+            self._tell,
+        )
+        if held is not None:
+            self._restore(held)
+        try:
+            if not self._state.history:
+                self._turn()
+            saved = time.monotonic()
+            while not self._state.finished:
+                while self._state.step < self._steps:
+                    self._step()
+                    if time.monotonic() - saved > _CHECKPOINT_EVERY_S:
+                        self._save()
+                        saved = time.monotonic()
+                self._turn()
+        except KeyboardInterrupt:
+            self._save()
+            raise
+        return self._outcome()
+
+    # One step
+
+    def _step(self) -> None:
+        state, per_step = self._state, self._settings.tuples_per_step
+        tuples = state.tensors["epoch.tuples"].numpy()[state.step * per_step : (state.step + 1) * per_step]
+        batch = batch_of(tuples, self._train, whole=self._settings.loss == "ap")
+        paths = [self._train.paths[at] for at in batch.pictures.tolist()]
+        loss = self._loss(self._seen(self._rows.under(self._filter, paths)), batch)
+        self._optimiser.zero_grad()
+        torch.autograd.backward(loss)
+        torch.nn.utils.clip_grad_norm_(self._filter.parameters(), self._settings.clip)
+        done = (state.epoch - 1) * self._steps + state.step
+        rate = self._settings.learning_rate_at(done, self._settings.epochs * self._steps)
+        for group in self._optimiser.param_groups:
+            group["lr"] = rate
+        self._optimiser.step()
+        with torch.no_grad():
+            for name, parameter in self._filter.named_parameters():
+                parameter.lerp_(self._start[name], min(1.0, rate * self._settings.pull))
+        state.loss += float(loss.detach())
+        state.step += 1
+        self._tell("Learning", state.step, self._steps)
+
+    def _loss(self, rows: Tensor, batch: Batch) -> Tensor:
+        s = self._settings
+        masks = [one.to(rows.device) for one in (batch.queries, batch.positive, batch.negative)]
+        if s.loss == "ap":
+            return ops.average_precision_loss(rows, *masks, temperature=s.temperature)
+        loss = ops.contrastive_loss if s.loss == "contrastive" else ops.triplet_loss
+        return loss(rows, *masks, margin=s.margin)
+
+    def _seen(self, rows: Tensor) -> Tensor:
+        """Rows as the loss sees them: unit length, whitened if the settings say so."""
+        white = self._state.part("white")
+        if not white:
+            return rows
+        mean, projection = (white[name].to(rows.device) for name in ("mean", "projection"))
+        return ops.unit_rows((rows - mean) @ projection.T)
+
+    # Between two epochs
+
+    def _turn(self) -> None:
+        """Measures the filter as it is, keeps it if it is the best, and mines the next epoch's tuples."""
+        state, s = self._state, self._settings
+        drawn = draw(self._train, queries=s.queries_per_epoch, pool=s.pool_size, seed=s.seed, epoch=state.epoch + 1)
+        needed = np.unique(np.concatenate([self._fit_on, drawn.queries, drawn.pool]))
+        rows = np.zeros((len(self._train), self._describer.dim), np.float32)
+        rows[needed] = self._all_rows(self._filter, self._train, needed, "Describing, to mine")
+        self._measure(rows[self._fit_on])
+        best = max(state.history, key=lambda record: record["map"])
+        over = s.patience and state.epoch - state.best_epoch >= s.patience
+        if best["epoch"] == state.epoch:
+            state.best_epoch = state.epoch
+            state.keep("best", self._filter.state_dict())
+            over = False
+        state.finished = state.epoch >= s.epochs or bool(over)
+        if not state.finished:
+            if state.epoch == 0 and s.whitened_dim:
+                dim = min(s.whitened_dim, len(self._fit_on) // 2)
+                white = fit_pca(rows[self._fit_on], dim=dim, at_most=True)
+                both = {"mean": white.mean, "projection": white.projection}
+                state.keep("white", {name: torch.from_numpy(one).float() for name, one in both.items()})
+            seen = rows
+            if state.part("white"):
+                seen = np.zeros((len(rows), len(state.part("white")["projection"])), np.float32)
+                seen[needed] = self._seen(torch.from_numpy(rows[needed])).numpy()
+            tuples = hard_negatives(seen, self._train.clusters, drawn, s.negatives)
+            state.keep("epoch", {"tuples": torch.from_numpy(tuples)})
+            state.epoch, state.step, state.loss = state.epoch + 1, 0, 0.0
+        self._save()
+        self._tell("Epoch", state.epoch, s.epochs)
+
+    def _measure(self, fit_rows: np.ndarray) -> None:
+        state = self._state
+        rows = self._all_rows(self._filter, self._choosing, np.arange(len(self._choosing)), "Describing, to measure")
+        moved = sum(float(((p.detach() - self._start[n]) ** 2).sum()) for n, p in self._filter.named_parameters())
+        size = sum(float((one**2).sum()) for one in self._start.values())
+        state.history.append(
+            {
+                "epoch": state.epoch,
+                "loss": state.loss / max(1, state.step),
+                "map": float(np.mean(precisions(self._choosing, rows, self._recipe, fit_rows))),
+                "map_raw": float(np.mean(precisions(self._choosing, rows, self._recipe, None))),
+                "moved": (moved / size) ** 0.5,
+                "time_s": time.monotonic() - self._started,
+            }
+        )
+        self._started = time.monotonic()
+
+    # At the end
+
+    def _outcome(self) -> Trained:
+        best = self._direct()
+        best.load_state_dict(self._state.part("best"))
+        best.to(self._device)
+        every = np.arange(len(self._judging))
+        found = []
+        for one in (self._direct(), best):
+            fit_rows = self._all_rows(one, self._train, self._fit_on, "The gate")
+            rows = self._all_rows(one, self._judging, every, "The gate")
+            found.append(precisions(self._judging, rows, self._recipe, fit_rows))
+        parameters = sum(one.numel() for one in best.parameters())
+        state = self._state
+        return Trained(best, state.history, state.best_epoch, Gate.of(*found), parameters)
+
+    def whitening_of_pairs(self, learned: CooccurrenceFilter, provenance: dict[str, str]) -> Whitening:
+        """A whitening learned from the pairs that were trained on, of rows under a filter.
+
+        Raises:
+            WhiteningError: the pairs determine none.
+        """
+        pairs = self._train.all_pairs(_MOST_PAIRS, self._settings.seed)
+        used, place = np.unique(pairs, return_inverse=True)
+        rows = self._all_rows(learned, self._train, used, "The whitening")
+        place = place.reshape(pairs.shape)
+        return fit_pairs(
+            rows,
+            place[:, 0],
+            place[:, 1],
+            dim=self._recipe.dim,
+            at_most=True,
+            shrinkage=_PAIRS_SHRINKAGE,
+            provenance=provenance,
+        )
+
+    # Rows under a filter
+
+    def _direct(self) -> CooccurrenceFilter:
+        s = self._settings
+        return new_filter(
+            s.kind,
+            self._describer.tap.channels,
+            radius_cells=self._recipe.cooccurrence.radius_cells,
+            rank=s.rank,
+            seed=s.seed,
+        ).to(self._device)
+
+    def _all_rows(
+        self, learned: CooccurrenceFilter, examples: Examples, pictures: np.ndarray, what: str
+    ) -> Float[np.ndarray, "n dim"]:
+        return self._rows.of_many(
+            learned, examples.paths, pictures, lambda done, total: self._tell(what, done, total)
+        )
+
+    # The checkpoint
+
+    def _run(self) -> str:
+        pictures = [
+            [list(one.paths), one.clusters.tolist(), None if one.pairs is None else one.pairs.tolist()]
+            for one in (self._train, self._choosing, self._judging)
+        ]
+        where = [self._recipe.fingerprint(), self._describer.weights_sha256, self._settings.table()]
+        return digest_of(pictures, where)
+
+    def _save(self) -> None:
+        self._state.keep("filter", self._filter.state_dict())
+        self._state.keep("adam", adam_tensors(self._optimiser, self._filter))
+        self._state.save(self._checkpoint)
+
+    def _restore(self, held: State) -> None:
+        self._state = held
+        self._filter.load_state_dict(held.part("filter"))
+        restore_adam(self._optimiser, self._filter, held.part("adam"))
+
+    def _tell(self, what: str, done: int, total: int) -> None:
+        if self._watch:
+            state = self._state
+            loss = state.loss / state.step if state.step else None
+            self._watch(Progress(what, done, total, state.epoch, loss, state.history))

@@ -1,0 +1,98 @@
+"""A training on a page: what was asked, the curves, the gate, and what the filter looks like."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import coocnet
+from coocnet.document import Part, write_document
+from coocnet.errors import InputError
+from coocnet.nn import CooccurrenceFilter
+from coocnet.output import written_whole
+from coocnet.train.loop import Trained
+from coocnet.train.settings import Settings
+from coocnet.viz.plots import draw_taps, pyplot
+
+NAME = "report"
+_PAIRS_SHOWN = 6
+
+
+def write_report(trained: Trained, settings: Settings, facts: Mapping[str, str], folder: Path) -> None:
+    """Writes ``report.md`` and ``report.html``, with curves where matplotlib is installed.
+
+    Raises:
+        InputError: they cannot be written.
+    """
+    parts = [
+        Part(
+            f"A co-occurrence filter learned by coocnet {coocnet.__version__}",
+            1,
+            (f"The gate: {trained.gate.verdict}.",),
+        ),
+        Part("What it was learned from", rows=(("", ""), *facts.items())),
+        Part("How", rows=(("setting", "value"), *((name, str(value)) for name, value in settings.table().items()))),
+    ]
+    try:
+        _draw_curves(trained, folder / "curves.png")
+        parts.append(Part("Curves", picture="curves.png"))
+        shown = pairs_that_moved(trained.learned)
+        draw_taps(
+            [trained.learned.taps(*pair).cpu().numpy() for pair in shown],
+            [f"{one} – {other}" for one, other in shown],
+            folder / "filter.png",
+        )
+        said = ("The window of six pairs of channels that the filter has moved away from its start the most.",)
+        parts.append(Part("The filter", 2, said, picture="filter.png"))
+    except InputError as error:
+        parts.append(Part("Curves", 2, (str(error),)))
+    parts.append(Part("Epochs", rows=(_HEAD, *map(_line, trained.history))))
+    write_document(parts, folder, NAME)
+
+
+def pairs_that_moved(learned: CooccurrenceFilter, most: int = _PAIRS_SHOWN) -> list[tuple[int, int]]:
+    """The pairs of channels whose windows are the farthest from the direct filter's, no channel twice."""
+    far = learned.distances_from_direct()
+    found: list[tuple[int, int]] = []
+    for at in far.flatten().argsort(descending=True).tolist():
+        one, other = divmod(at, learned.channels)
+        if not any({one, other} & {*pair} for pair in found):
+            found.append((one, other))
+        if len(found) == min(most, learned.channels // 2):
+            break
+    return found
+
+
+_HEAD = ("epoch", "mean loss", "held-out mAP, in use", "held-out mAP, raw", "moved", "seconds")
+
+
+def _line(record: Mapping[str, float]) -> tuple[str, ...]:
+    loss = f"{record['loss']:.4f}" if record["epoch"] else ""
+    return (
+        f"{record['epoch']:.0f}",
+        loss,
+        f"{100 * record['map']:.2f}",
+        f"{100 * record['map_raw']:.2f}",
+        f"{record['moved']:.4f}",
+        f"{record['time_s']:.0f}",
+    )
+
+
+def _draw_curves(trained: Trained, target: Path) -> None:
+    plt = pyplot()
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.4), constrained_layout=True)
+    epochs = [record["epoch"] for record in trained.history]
+    left.plot(epochs[1:], [record["loss"] for record in trained.history[1:]], color="#b5541c")
+    left.set(xlabel="epoch", ylabel="mean loss of its steps")
+    for key, label, colour in (("map", "as in use", "#1f6fb2"), ("map_raw", "raw rows", "#8a8f99")):
+        values: Sequence[float] = [100 * record[key] for record in trained.history]
+        right.plot(epochs, values, color=colour, label=label)
+        right.axhline(values[0], color=colour, linewidth=0.8, linestyle=":")
+    right.axvline(trained.best_epoch, color="#3a3e47", linewidth=0.8)
+    right.set(xlabel=f"epoch (kept: {trained.best_epoch}; dotted: the direct filter)", ylabel="held-out mAP, %")
+    right.legend(fontsize=8)
+    for axis in (left, right):
+        axis.xaxis.get_major_locator().set_params(integer=True)
+    with written_whole(target) as unfinished:
+        figure.savefig(unfinished, dpi=120, format="png")
+    plt.close(figure)
