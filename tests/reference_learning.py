@@ -50,6 +50,18 @@ def smooth_average_precision(rows, queries, positive, negative, temperature: flo
     return 1 - sum(precisions) / len(precisions) if precisions else 0.0
 
 
+def softmax(rows, queries, positive, negative, temperature: float) -> float:
+    """Mean over the queries of the mean over their right rows of −log softmax, each right row alone (InfoNCE)."""
+    means = []
+    for at, query in enumerate(queries):
+        s = [float(np.dot(rows[query], row)) / temperature for row in rows]
+        wrong = sum(math.exp(s[i]) for i in range(len(rows)) if negative[at][i])
+        costs = [-math.log(math.exp(s[j]) / (math.exp(s[j]) + wrong)) for j in range(len(rows)) if positive[at][j]]
+        if costs:
+            means.append(sum(costs) / len(costs))
+    return sum(means) / len(means) if means else 0.0
+
+
 def hard_negatives(rows, clusters, queries, matches, pool, count: int) -> list[list[int]]:
     """Section 4 of Radenović et al. 2018: the nearest of other clusters, at most one of each."""
     tuples = []

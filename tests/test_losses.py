@@ -16,6 +16,7 @@ from coocnet.evaluate import average_precision
 LOSSES = {
     "contrastive": (lambda *batch: ops.contrastive_loss(*batch, margin=0.9), reference.contrastive, 0.9),
     "triplet": (lambda *batch: ops.triplet_loss(*batch, margin=0.3), reference.triplet, 0.3),
+    "softmax": (lambda *batch: ops.softmax_loss(*batch, temperature=0.2), reference.softmax, 0.2),
     "ap": (
         lambda *batch: ops.average_precision_loss(*batch, temperature=0.1),
         reference.smooth_average_precision,
@@ -119,5 +120,6 @@ def test_a_margin_or_temperature_that_is_not_above_zero_is_refused(number, unche
     for call in (ops.contrastive_loss, ops.triplet_loss):
         with pytest.raises(InputError, match="margin"):
             call(*batch(0), margin=number)
-    with pytest.raises(InputError, match="temperature"):
-        ops.average_precision_loss(*batch(0), temperature=number)
+    for call in (ops.softmax_loss, ops.average_precision_loss):
+        with pytest.raises(InputError, match="temperature"):
+            call(*batch(0), temperature=number)

@@ -51,8 +51,8 @@ def recipe_filter(recipe: Recipe, channels: int, device: torch.device) -> Cooccu
         )
     if provenance.get("gate", "passed") != "passed":
         raise FilterError(
-            f"{name} was refused by its gate ({provenance.get('gate')}): on held-out pictures it is worse than the "
-            "direct filter. Use a recipe without it, or train on more or other pictures."
+            f"{name} was refused by its gate: on held-out pictures it is worse than the direct filter "
+            f"({provenance.get('gate_judged')}). Use a recipe without it, or train on more or other pictures."
         )
     return learned
 

@@ -1,4 +1,4 @@
-"""Commands that learn on one collection what serves others: a whitening, the centre of a recipe."""
+"""Commands that learn on one collection what serves others: a whitening, a centre; and views to learn on."""
 
 from __future__ import annotations
 
@@ -94,13 +94,12 @@ def centre(
     paths = [file.path for file in found.files]
     if not paths:
         raise InputError(f"{printable(folder)} holds no pictures; give a folder that does")
-    count = min(at_most or len(paths), len(paths))
-    spread = [paths[(2 * i + 1) * len(paths) // (2 * count)] for i in range(count)]
+    spread = spread_evenly(paths, at_most)
     with progress_display() as progress:
         # A centre learned before may be of another network.
         describer = Describer(chosen.replace(centre=()), device=device, progress=download_progress(progress))
         tell_unverified(describer)
-        task = progress.add_task("Learning", total=count)
+        task = progress.add_task("Learning", total=len(spread))
         learned = describer.channel_mean(spread, progress=lambda done, _: progress.update(task, completed=done))
     for error in (*found.skipped, *found.unread_folders, *learned.skipped):
         err.print(f"Skipped: {plain(error)}")
@@ -108,3 +107,50 @@ def centre(
     with written_whole(target) as unfinished:
         Path(unfinished).write_text(origin + chosen.replace(centre=learned.values).to_toml(), encoding="utf-8")
     out.print(f"Written: {plain(output)}, {len(learned.values)} channels, learned on {learned.pictures} pictures")
+
+
+@app.command(epilog="Example:  coocnet views ~/Pictures -o things   &&   coocnet train things -o filter.safetensors")
+def views(
+    folder: Annotated[str, typer.Argument(help="The folder with pictures of anything.", metavar="DIR")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The folder to write to.", metavar="DIR")],
+    count: Annotated[int, typer.Option("--views", help="Synthetic photographs of each picture.", min=1)] = 3,
+    at_most: Annotated[
+        int | None, typer.Option("--at-most", help="Of so many pictures, spread evenly over the folder.", min=1)
+    ] = None,
+    size_px: Annotated[int, typer.Option("--size", help="Longer side, in pixels.", min=64)] = 512,
+    seed: Annotated[int, typer.Option(help="Another seed, other photographs.", min=0)] = 0,
+) -> None:
+    """Make pictures to train on out of any: each photographed anew, from a side, before other things, in other light.
+
+    Writes a folder for every picture, with the picture and its views. May be interrupted; it goes on.
+    """
+    from coocnet.data import walk
+    from coocnet.data.views import make_views
+
+    found = walk(folder)
+    target = Path(output).expanduser().absolute()
+    if target.resolve().is_relative_to(found.root):
+        raise InputError(f"{printable(output)} lies in {printable(folder)}, whose pictures are read: write elsewhere")
+    paths = [file.path for file in found.files]
+    if not paths:
+        raise InputError(f"{printable(folder)} holds no pictures; give a folder that does")
+    chosen = spread_evenly(paths, at_most)
+    with progress_display() as progress:
+        task = progress.add_task("Photographing", total=len(chosen))
+        skipped = make_views(
+            chosen,
+            target,
+            views=count,
+            size_px=size_px,
+            seed=seed,
+            progress=lambda done, _: progress.update(task, completed=done),
+        )
+    for error in (*found.skipped, *found.unread_folders, *skipped):
+        err.print(f"Skipped: {plain(error)}")
+    out.print(f"Written: {plain(output)}, {len(chosen) - len(skipped)} pictures with {count} views each")
+
+
+def spread_evenly(paths: list[str], at_most: int | None) -> list[str]:
+    """So many of the paths, spread evenly; all of them where there are no more."""
+    count = min(at_most or len(paths), len(paths))
+    return [paths[(2 * i + 1) * len(paths) // (2 * count)] for i in range(count)]

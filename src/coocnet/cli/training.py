@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
-import datetime
 import itertools
-import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,14 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-import coocnet
 from coocnet.cli.app import DeviceOption, WeightsOption, app, with_weights
 from coocnet.cli.terminal import download_progress, err, out, plain, progress_display, tell_unverified
 from coocnet.errors import InputError, printable
-from coocnet.output import checked_target, written_whole
+from coocnet.output import checked_target
 
 if TYPE_CHECKING:
-    from coocnet.recipe import Recipe
     from coocnet.train import Examples, Progress, Settings, Trained
     from coocnet.train.loop import Watch
 
@@ -48,9 +42,9 @@ def train(
     ] = "chco-sct",
     kind: Annotated[str, typer.Option("--filter", help="dense or factorised.")] = "factorised",
     rank: Annotated[int | None, typer.Option(help="Components of a factorised filter.")] = None,
-    loss: Annotated[str | None, typer.Option(help="contrastive, triplet or ap.")] = None,
+    loss: Annotated[str | None, typer.Option(help="contrastive, triplet, softmax or ap.")] = None,
     margin: Annotated[float | None, typer.Option(help="Of the contrastive and the triplet loss.")] = None,
-    temperature: Annotated[float | None, typer.Option(help="Of the loss ap.")] = None,
+    temperature: Annotated[float | None, typer.Option(help="Of the losses softmax and ap.")] = None,
     learning_rate: Annotated[float | None, typer.Option("--lr", help="Of Adam, at its highest.")] = None,
     warmup_steps: Annotated[int | None, typer.Option("--warmup", help="Steps over which the rate rises.")] = None,
     pull: Annotated[float | None, typer.Option(help="Of the weights, towards the direct filter.")] = None,
@@ -94,11 +88,11 @@ def train(
 
     May be interrupted; the same command goes on to the same result. The filter starts as the direct one; the epoch
     with the best mAP on held-out things is kept. On other held-out things it must then be no worse than the direct
-    filter: else it is written, but no recipe for it is, and it is refused where it is used.
+    filter: only so it gets the name asked for, and a recipe beside it. Exit status 1: there is none to be used.
     """
     from coocnet.describe import Describer
     from coocnet.recipe import Recipe
-    from coocnet.train import Maps, Settings, Trainer
+    from coocnet.train import Maps, Settings, Trainer, facts_of, need_learnable, write_filter, write_report
 
     chosen = with_weights(Recipe.load(recipe), weights)
     settings = Settings(**_given(
@@ -107,8 +101,7 @@ def train(
         queries_per_epoch=queries, pool_size=pool, negatives=negatives, tuples_per_step=batch, precision=precision,
         seed=seed,
     ))  # fmt: skip
-    if chosen.cooccurrence.filter:
-        raise InputError(f"the recipe {recipe!r} has a learned filter already; give the one it was learned for")
+    need_learnable(chosen)
     target = Path(checked_target(output, endings=[".safetensors"], what="a filter: .safetensors", sources=[weights]))
     white = whitening and checked_target(
         whitening, endings=[".safetensors"], what="a whitening file: .safetensors", sources=[weights, target]
@@ -128,13 +121,16 @@ def train(
         except KeyboardInterrupt:
             err.print(f"Interrupted. The same command goes on from {plain(folder)}.")
             raise
-        facts = _facts(chosen, describer.weights_sha256, data, parts, trained)
-        _write(trained, settings, facts, chosen, target, folder)
-        if white:
+        facts = facts_of(trained, chosen, describer.weights_sha256, data, _about(parts))
+        written = write_filter(trained, settings, facts, chosen, target)
+        write_report(trained, settings, facts, folder)
+        if white and trained.verdict == "passed":
             learned = chosen.with_filter(target)
             of_rows = {"row_fingerprint": learned.row_fingerprint(), "weights_sha256": describer.weights_sha256}
             trainer.whitening_of_pairs(trained.learned, of_rows | {"recipe": learned.name}).save(white)
-    _tell(trained, target, folder, white or "")
+    _tell(trained, written, folder, white or "")
+    if trained.verdict != "passed":
+        raise typer.Exit(1)
 
 
 def _given(**values: Any) -> dict[str, Any]:
@@ -153,17 +149,16 @@ def _parts(
     choosing = _examples(validation, "val", existing) if validation else None
     judging = _examples(gate, "val", existing) if gate else None
     if choosing is None:
-        share = settings.held_out if judging is None else settings.held_out / 2
-        learning, choosing = hold_out(learning, share, settings.seed)
+        parts = 1 if judging is not None else 2
+        learning, choosing = hold_out(learning, settings.held_out * parts / 2, settings.seed, at_least=2 * parts)
     if judging is None:
         choosing, judging = hold_out(choosing, 0.5, settings.seed)
-    parts = (learning, choosing, judging)
-    for one, other in itertools.combinations(parts, 2):
+    for one, other in itertools.combinations((learning, choosing, judging), 2):
         if shared := {*one.paths} & {*other.paths}:
             raise InputError(
                 f"{printable(min(shared))} is in two of: the pictures to learn from, to choose by, of the gate"
             )
-    return parts
+    return learning, choosing, judging
 
 
 def _examples(sources: list[str], part: str, existing: str | None) -> Examples:
@@ -203,60 +198,26 @@ def _about(parts: Sequence[Examples]) -> str:
     return "; ".join(said)
 
 
-def _facts(
-    recipe: Recipe, weights_sha256: str, data: Sequence[str], parts: Sequence[Examples], trained: Trained
-) -> dict[str, str]:
-    """What goes into the filter's file, and on the first table of the report."""
-    gate = trained.gate
-    return {
-        "gate": "passed" if gate.passed else "refused",
-        "gate_verdict": gate.verdict,
-        "backbone": recipe.backbone,
-        "tap": recipe.tap,
-        "weights_sha256": weights_sha256,
-        "pooling": recipe.pooling,
-        "recipe": recipe.to_toml(),
-        "learned_from": ", ".join(printable(os.path.basename(os.path.normpath(one))) for one in data),
-        "pictures": _about(parts),
-        "epoch": str(trained.best_epoch),
-        "parameters": str(trained.parameters),
-        "coocnet": coocnet.__version__,
-        "date": datetime.date.today().isoformat(),
-    }
-
-
-def _write(
-    trained: Trained, settings: Settings, facts: dict[str, str], recipe: Recipe, target: Path, folder: Path
-) -> None:
-    """The filter, a recipe for it if it passed the gate, the report and the figures behind it."""
-    from coocnet.nn import save_filter
-    from coocnet.train import write_report
-
-    save_filter(trained.learned, target, facts | {"settings": json.dumps(settings.table())})
-    of_filter = target.with_suffix(".toml")
-    if trained.gate.passed:
-        named = recipe.with_filter(target)
-        beside = dataclasses.replace(named.cooccurrence, filter=target.name)
-        with written_whole(of_filter) as unfinished:
-            text = named.replace(name=target.stem, cooccurrence=beside).to_toml()
-            Path(unfinished).write_text(text, encoding="utf-8")
-    with written_whole(folder / "history.json") as unfinished:
-        document = {"settings": settings.table(), "facts": facts, "epochs": trained.history}
-        Path(unfinished).write_text(json.dumps(document, indent=1), encoding="utf-8")
-    write_report(trained, settings, {name: facts[name] for name in facts if name != "recipe"}, folder)
-
-
-def _tell(trained: Trained, target: Path, folder: Path, white: str) -> None:
-    out.print(f"Kept: epoch {trained.best_epoch} of {len(trained.history) - 1}. The gate: {trained.gate.verdict}")
-    out.print(f"Written: {plain(target)}, {trained.parameters:,} parameters; {plain(folder / 'report.html')}")
+def _tell(trained: Trained, written: Path | None, folder: Path, white: str) -> None:
+    out.print(f"Report: {plain(folder / 'report.html')}")
+    if written is None:
+        err.print(
+            "No epoch was better than the direct filter on the pictures to choose by, so no filter was written: use "
+            "the recipe as it is, or train on more or other pictures."
+        )
+        return
+    said = f"{plain(written)}, epoch {trained.best_epoch} of {len(trained.history) - 1}"
+    out.print(f"The gate: {trained.verdict}, {trained.gate}")
+    if trained.verdict == "refused":
+        err.print(
+            "The filter is worse than the direct one on the pictures of the gate. Written to look at, not to use: "
+            f"{said}"
+        )
+        return
+    out.print(f"Written: {said}, {trained.parameters:,} parameters")
     if white:
         out.print(f"Written: {plain(white)}, the whitening")
-    if trained.gate.passed:
-        if trained.best_epoch == 0:
-            out.print("No epoch was better than the direct filter, which is what was written.")
-        out.print(f"Use it:  coocnet index DIR --recipe {plain(target.with_suffix('.toml'))}")
-    else:
-        out.print("It is worse than the direct filter, so no recipe was written for it, and it will be refused.")
+    out.print(f"Use it:  coocnet index DIR --recipe {plain(written.with_suffix('.toml'))}")
 
 
 @contextmanager

@@ -91,12 +91,12 @@ def render(instance: int, view: int, *, seed: int = 0, size_px: int = 512) -> tu
     scene = _background(random, width, height)
     corners = _corners(random, texture.size, width, height)
     warped = texture.transform(
-        (width, height), Image.Transform.PERSPECTIVE, _perspective(corners, texture.size), Image.Resampling.BICUBIC
+        (width, height), Image.Transform.PERSPECTIVE, perspective(corners, texture.size), Image.Resampling.BICUBIC
     )
     box = _box_of(warped, width, height)
     scene.paste(warped, (0, 0), warped)
     _occlude(random, scene, box)
-    return _photographed(random, scene), box
+    return photographed(random, scene), box
 
 
 def _random(*numbers: int) -> Random:
@@ -311,8 +311,8 @@ def _corners(random: Random, texture: tuple[int, int], width: int, height: int) 
     return placed
 
 
-def _perspective(corners: np.ndarray, texture: tuple[int, int]) -> list[float]:
-    """Pillow's eight coefficients, from picture to texture coordinates."""
+def perspective(corners: np.ndarray, texture: tuple[int, int]) -> list[float]:
+    """Pillow's eight coefficients, from picture to texture; the corners are where the texture's stand, (4, 2)."""
     w, h = texture
     rows, values = [], []
     for (x, y), (u, v) in zip(corners, [(0, 0), (w, 0), (w, h), (0, h)], strict=True):
@@ -348,7 +348,7 @@ def _occlude(random: Random, scene: Image.Image, box: Box) -> None:
             draw.ellipse([x - 10, foot - size * 2 - 14, x + 10, foot - size * 2 + 6], fill=(235, 225, 170))
 
 
-def _photographed(random: Random, scene: Image.Image) -> Image.Image:
+def photographed(random: Random, scene: Image.Image) -> Image.Image:
     """Light from a side, exposure, colour of the light, blur and noise."""
     pixels = np.asarray(scene, np.float64) / 255
     height, width = pixels.shape[:2]

@@ -17,7 +17,7 @@ from coocnet.ops.cooccurrence import (
     filtered_cooccurrence,
     window_sum,
 )
-from coocnet.ops.losses import average_precision_loss, contrastive_loss, triplet_loss
+from coocnet.ops.losses import average_precision_loss, contrastive_loss, softmax_loss, triplet_loss
 from coocnet.ops.pooling import (
     chco,
     chco_sct,
@@ -67,6 +67,7 @@ __all__ = [
     "shih_tensor",
     "shih_vector",
     "signed_root",
+    "softmax_loss",
     "spoc",
     "top_down_prior",
     "triplet_loss",

@@ -1,4 +1,4 @@
-"""Losses on unit rows of a batch of pictures: contrastive, triplet, and one that is average precision itself.
+"""Losses on unit rows of a batch of pictures: contrastive, triplet, softmax, and average precision itself.
 
 All take rows, and for some queries among them which rows are right and which are wrong; a row may be neither, which
 leaves it out. So tuples of a query, its match and its own hard negatives, and whole batches in which everything of
@@ -68,6 +68,41 @@ def triplet_loss(
     squared = _distances(rows[queries], rows) ** 2
     excess = (squared[:, :, None] - squared[:, None, :] + margin).clamp(min=0)
     return excess[positive[:, :, None] & negative[:, None, :]].sum()
+
+
+def softmax_loss(
+    rows: Float[Tensor, "n dim"],
+    queries: Int[Tensor, " m"],
+    positive: Bool[Tensor, "m n"],
+    negative: Bool[Tensor, "m n"],
+    *,
+    temperature: float,
+) -> Float[Tensor, ""]:
+    """Mean of −log( e^(s⁺/T) / (e^(s⁺/T) + Σ⁻ e^(s⁻/T)) ) over right rows and queries (van den Oord et al. 2018).
+
+    Every right row s⁺ stands alone against all the wrong ones s⁻; the mean is taken over a query's right rows first.
+
+    Args:
+        rows: unit length.
+        queries: positions of the queries among the rows.
+        positive: the rows that are right for each query; a query without any counts nothing.
+        negative: the rows that are wrong for it.
+        temperature: T > 0, in units of similarity.
+
+    Raises:
+        InputError: as :func:`contrastive_loss`, or a temperature that is not above 0.
+    """
+    _need_batch(rows, queries, positive, negative)
+    need_positive("temperature", temperature)
+    scaled = rows[queries] @ rows.T / temperature
+    lowest = torch.finfo(rows.dtype).min
+    of_wrong = scaled.masked_fill(~negative, lowest).logsumexp(1, keepdim=True)
+    costs = torch.logaddexp(scaled, of_wrong) - scaled
+    right = positive.any(1)
+    if not right.any():
+        return rows.sum() * 0
+    each = torch.where(positive, costs, 0)[right].sum(1) / positive[right].sum(1)
+    return each.mean()
 
 
 def average_precision_loss(

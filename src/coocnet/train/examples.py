@@ -142,19 +142,22 @@ def of_training(training: Training) -> Examples:
     return Examples(tuple(map(str, training.images)), np.array(pairs.clusters, np.int64), both)
 
 
-def hold_out(examples: Examples, share: float, seed: int) -> tuple[Examples, Examples]:
+def hold_out(
+    examples: Examples, share: float, seed: int, *, at_least: int = _FEWEST_CLUSTERS
+) -> tuple[Examples, Examples]:
     """Two parts without a thing in common: what is left, and what is held out.
 
     Args:
         examples: all.
         share: of the things with two pictures or more, to be held out; things of one picture are left.
         seed: of the drawing.
+        at_least: things that are held out, whatever the share.
 
     Raises:
         TrainingError: too few things for two parts.
     """
     things = np.unique(examples.clusters[examples.queries])
-    count = max(_FEWEST_CLUSTERS, round(len(things) * share))
+    count = max(at_least, round(len(things) * share))
     if len(things) - count < _FEWEST_CLUSTERS:
         raise TrainingError(
             f"{len(things)} things with two pictures or more are too few: {count} are to be held out, and at least "

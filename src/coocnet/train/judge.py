@@ -37,12 +37,11 @@ class Gate:
         """Whether the learned filter is not worse."""
         return self.difference.interval.mean >= 0
 
-    @property
-    def verdict(self) -> str:
+    def __str__(self) -> str:
         """In one line."""
         d = self.difference.interval
         return (
-            f"{'passed' if self.passed else 'refused'}: mAP {100 * self.learned.mean:.2f} against "
+            f"mAP {100 * self.learned.mean:.2f} against "
             f"{100 * self.direct.mean:.2f} of the direct filter, {100 * d.mean:+.2f} "
             f"[{100 * d.low:+.2f}, {100 * d.high:+.2f}]"
         )

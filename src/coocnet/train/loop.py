@@ -17,20 +17,28 @@ from coocnet import ops
 from coocnet.describe import Describer
 from coocnet.errors import InputError
 from coocnet.nn import CooccurrenceFilter, new_filter
-from coocnet.recipe import LEARNABLE
+from coocnet.recipe import LEARNABLE, Recipe
 from coocnet.train.checkpoint import CHECKPOINT, State, adam_tensors, restore_adam
 from coocnet.train.examples import Examples
 from coocnet.train.judge import Gate, precisions
 from coocnet.train.maps import Maps
 from coocnet.train.mining import Batch, batch_of, draw, hard_negatives
 from coocnet.train.rows import Rows
-from coocnet.train.settings import Settings, digest_of
+from coocnet.train.settings import WHOLE_BATCH, Settings, digest_of
 from coocnet.whitening import Whitening, fit_pairs, fit_pca
 
 _CHECKPOINT_EVERY_S = 60.0
 _FIT_PICTURES = 2000
 _MOST_PAIRS = 20000
 _PAIRS_SHRINKAGE = 0.1  # pairs of few things leave most directions undetermined
+
+
+_LOSSES: dict[str, Callable[[Tensor, list[Tensor], Settings], Tensor]] = {
+    "contrastive": lambda rows, masks, s: ops.contrastive_loss(rows, *masks, margin=s.margin),
+    "triplet": lambda rows, masks, s: ops.triplet_loss(rows, *masks, margin=s.margin),
+    "softmax": lambda rows, masks, s: ops.softmax_loss(rows, *masks, temperature=s.temperature),
+    "ap": lambda rows, masks, s: ops.average_precision_loss(rows, *masks, temperature=s.temperature),
+}
 
 
 @dataclass(frozen=True)
@@ -75,6 +83,28 @@ class Trained:
     gate: Gate
     parameters: int
 
+    @property
+    def verdict(self) -> str:
+        """Passed, refused, or unchanged, where no epoch was better than the direct filter."""
+        if self.best_epoch == 0:
+            return "unchanged"
+        return "passed" if self.gate.passed else "refused"
+
+
+def need_learnable(recipe: Recipe) -> None:
+    """Refuses a recipe that no filter can be learned for.
+
+    Raises:
+        InputError: its pooling reads no filter, or it has one already.
+    """
+    if recipe.pooling not in LEARNABLE:
+        raise InputError(
+            f"the recipe's pooling {recipe.pooling!r} reads no co-occurrence tensor; a filter is learned for one of "
+            f"{', '.join(LEARNABLE)}"
+        )
+    if recipe.cooccurrence.filter:
+        raise InputError(f"the recipe {recipe.name!r} has a learned filter already; give the one it was learned for")
+
 
 class Trainer:
     """One training, which goes on from its checkpoint where there is one.
@@ -88,7 +118,7 @@ class Trainer:
         watch: told what goes on.
 
     Raises:
-        InputError: the recipe's pooling reads no filter.
+        InputError: the recipe's pooling reads no filter, or it has one.
         TrainingError: pictures that nothing can be learned from, or a checkpoint of another run.
     """
 
@@ -103,11 +133,7 @@ class Trainer:
         watch: Watch | None = None,
     ) -> None:
         recipe = describer.recipe
-        if recipe.pooling not in LEARNABLE:
-            raise InputError(
-                f"the recipe's pooling {recipe.pooling!r} reads no co-occurrence tensor; a filter is learned for one "
-                f"of {', '.join(LEARNABLE)}"
-            )
+        need_learnable(recipe)
         names = ("the pictures to learn from", "the pictures to choose the epoch by", "the pictures of the gate")
         for examples, name in zip(parts, names, strict=True):
             examples.need_learnable(name)
@@ -164,7 +190,7 @@ class Trainer:
     def _step(self) -> None:
         state, per_step = self._state, self._settings.tuples_per_step
         tuples = state.tensors["epoch.tuples"].numpy()[state.step * per_step : (state.step + 1) * per_step]
-        batch = batch_of(tuples, self._train, whole=self._settings.loss == "ap")
+        batch = batch_of(tuples, self._train, whole=self._settings.loss in WHOLE_BATCH)
         paths = [self._train.paths[at] for at in batch.pictures.tolist()]
         loss = self._loss(self._seen(self._rows.under(self._filter, paths)), batch)
         self._optimiser.zero_grad()
@@ -185,10 +211,7 @@ class Trainer:
     def _loss(self, rows: Tensor, batch: Batch) -> Tensor:
         s = self._settings
         masks = [one.to(rows.device) for one in (batch.queries, batch.positive, batch.negative)]
-        if s.loss == "ap":
-            return ops.average_precision_loss(rows, *masks, temperature=s.temperature)
-        loss = ops.contrastive_loss if s.loss == "contrastive" else ops.triplet_loss
-        return loss(rows, *masks, margin=s.margin)
+        return _LOSSES[s.loss](rows, masks, s)
 
     def _seen(self, rows: Tensor) -> Tensor:
         """Rows as the loss sees them: unit length, whitened if the settings say so."""

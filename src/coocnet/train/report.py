@@ -1,15 +1,20 @@
-"""A training on a page: what was asked, the curves, the gate, and what the filter looks like."""
+"""What is left of a training: the filter and a recipe for it, and a page with the curves, the gate, the windows."""
 
 from __future__ import annotations
 
+import dataclasses
+import datetime
+import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import coocnet
 from coocnet.document import Part, write_document
-from coocnet.errors import InputError
-from coocnet.nn import CooccurrenceFilter
+from coocnet.errors import InputError, printable
+from coocnet.nn import CooccurrenceFilter, save_filter
 from coocnet.output import written_whole
+from coocnet.recipe import Recipe
 from coocnet.train.loop import Trained
 from coocnet.train.settings import Settings
 from coocnet.viz.plots import draw_taps, pyplot
@@ -18,19 +23,81 @@ NAME = "report"
 _PAIRS_SHOWN = 6
 
 
+def facts_of(
+    trained: Trained, recipe: Recipe, weights_sha256: str, sources: Sequence[str], pictures: str
+) -> dict[str, str]:
+    """What goes into a filter's file, and on the first table of the report.
+
+    Args:
+        trained: the training.
+        recipe: that it was for.
+        weights_sha256: of the network.
+        sources: where the pictures to learn from came from; their last names are kept.
+        pictures: how many of what, in words.
+    """
+    return {
+        "gate": trained.verdict,
+        "gate_judged": str(trained.gate),
+        "backbone": recipe.backbone,
+        "tap": recipe.tap,
+        "weights_sha256": weights_sha256,
+        "pooling": recipe.pooling,
+        "recipe": recipe.to_toml(),
+        "learned_from": ", ".join(printable(os.path.basename(os.path.normpath(one))) for one in sources),
+        "pictures": pictures,
+        "epoch": str(trained.best_epoch),
+        "parameters": str(trained.parameters),
+        "coocnet": coocnet.__version__,
+        "date": datetime.date.today().isoformat(),
+    }
+
+
+def write_filter(
+    trained: Trained, settings: Settings, facts: Mapping[str, str], recipe: Recipe, target: Path
+) -> Path | None:
+    """Writes what was learned: under the name that was asked for, with a recipe beside it, only if it may be used.
+
+    A filter that its gate refused goes to ``NAME.refused.safetensors``, and what an earlier training left under the
+    name stays. Where no epoch was better than the direct filter there is nothing to write.
+
+    Returns:
+        The file that was written; None for none.
+
+    Raises:
+        InputError: it cannot be written.
+    """
+    content = dict(facts) | {"settings": json.dumps(settings.table())}
+    if trained.verdict == "unchanged":
+        return None
+    if trained.verdict == "refused":
+        refused = target.with_suffix(".refused.safetensors")
+        save_filter(trained.learned, refused, content)
+        return refused
+    save_filter(trained.learned, target, content)
+    named = recipe.with_filter(target)
+    beside = dataclasses.replace(named.cooccurrence, filter=target.name)
+    with written_whole(target.with_suffix(".toml")) as unfinished:
+        Path(unfinished).write_text(named.replace(name=target.stem, cooccurrence=beside).to_toml(), encoding="utf-8")
+    return target
+
+
 def write_report(trained: Trained, settings: Settings, facts: Mapping[str, str], folder: Path) -> None:
-    """Writes ``report.md`` and ``report.html``, with curves where matplotlib is installed.
+    """Writes ``report.md`` and ``report.html``, with curves where matplotlib is installed, and ``history.json``.
 
     Raises:
         InputError: they cannot be written.
     """
+    with written_whole(folder / "history.json") as unfinished:
+        document = {"settings": settings.table(), "facts": dict(facts), "epochs": trained.history}
+        Path(unfinished).write_text(json.dumps(document, indent=1), encoding="utf-8")
+    told = {name: value for name, value in facts.items() if name != "recipe"}
     parts = [
         Part(
             f"A co-occurrence filter learned by coocnet {coocnet.__version__}",
             1,
-            (f"The gate: {trained.gate.verdict}.",),
+            (f"The gate: {trained.verdict}, {trained.gate}.",),
         ),
-        Part("What it was learned from", rows=(("", ""), *facts.items())),
+        Part("What it was learned from", rows=(("", ""), *told.items())),
         Part("How", rows=(("setting", "value"), *((name, str(value)) for name, value in settings.table().items()))),
     ]
     try:

@@ -12,7 +12,9 @@ from typing import Any
 from coocnet.errors import InputError
 from coocnet.nn import FILTERS
 
-LOSSES = ("contrastive", "triplet", "ap")
+LOSSES = ("contrastive", "triplet", "softmax", "ap")
+WHOLE_BATCH = ("softmax", "ap")
+"""The losses that look at all pictures of a step at once."""
 PRECISIONS = ("float32", "bfloat16")
 
 _WHOLE: dict[str, tuple[int, int]] = {
@@ -44,9 +46,10 @@ class Settings:
     Attributes:
         kind: of the filter, one of ``coocnet.nn.FILTERS``.
         rank: components of a factorised filter.
-        loss: "contrastive" (the paper's), "triplet", or "ap" for a listwise loss that is average precision itself.
+        loss: "contrastive" (the paper's), "triplet", "softmax", or "ap" for a listwise one that is average precision
+            itself. The first two look at the negatives of a query's own tuple, the others at all of the step.
         margin: τ of the contrastive and the triplet loss.
-        temperature: T of the loss "ap".
+        temperature: T of the losses "softmax" and "ap".
         epochs: at most; the best by the held-out mAP is kept.
         patience: epochs without a better one after which training ends; 0 to go on to the last.
         queries_per_epoch: pictures that are drawn as queries, at most.

@@ -1,0 +1,478 @@
+"""Training a filter: where it starts, what it goes on from, that it is the same again, and its gate."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from coocnet.describe import Describer
+from coocnet.errors import FilterError, InputError, TrainingError
+from coocnet.evaluate import average_precision, rank
+from coocnet.nn import load_filter, save_filter
+from coocnet.recipe import Recipe
+from coocnet.train import (
+    CHECKPOINT,
+    LOSSES,
+    Examples,
+    Gate,
+    Maps,
+    Settings,
+    Trained,
+    Trainer,
+    facts_of,
+    of_instances,
+    write_filter,
+)
+from coocnet.whitening import fit_pca, unit_rows
+
+
+@pytest.fixture
+def learnable(recipe: Recipe) -> Recipe:
+    return recipe.replace(pooling="chco-sct")
+
+
+@pytest.fixture
+def listed(scenes) -> dict[str, list[str]]:
+    """Six things with three pictures each."""
+    folder, views = scenes
+    found: dict[str, list[str]] = {}
+    for view in views:
+        if view.role == "database":
+            found.setdefault(str(view.instance), []).append(str(folder / view.path))
+    return found
+
+
+@pytest.fixture
+def parts(listed) -> tuple[Examples, Examples, Examples]:
+    things = list(listed.items())
+    return tuple(of_instances([dict(things[start : start + 2])]) for start in (0, 2, 4))
+
+
+@pytest.fixture(scope="session")
+def map_folder(tmp_path_factory) -> Path:
+    """Maps of the rendered pictures, kept between tests."""
+    return tmp_path_factory.mktemp("maps")
+
+
+SETTINGS = Settings(rank=3, epochs=2, tuples_per_step=2, negatives=1, learning_rate=0.05, warmup_steps=1)
+
+
+@pytest.fixture
+def training(learnable, parts, map_folder, tmp_path):
+    """Makes a trainer; ``stop_at`` raises an error at that step."""
+
+    def make(settings: Settings = SETTINGS, recipe: Recipe = learnable, folder: str = "run", watch=None) -> Trainer:
+        describer = Describer(recipe)
+        place = tmp_path / folder
+        place.mkdir(exist_ok=True)
+        maps = Maps(describer, map_folder, budget_bytes=10**9)
+        return Trainer(describer, parts, settings, folder=place, maps=maps, watch=watch)
+
+    return make
+
+
+def weights(trained: Trained) -> dict[str, torch.Tensor]:
+    return trained.learned.state_dict()
+
+
+def equal(one: Trained, other: Trained) -> bool:
+    return all(torch.equal(value, weights(other)[name]) for name, value in weights(one).items())
+
+
+def test_without_an_epoch_the_direct_filter_comes_out(training) -> None:
+    trained = training(SETTINGS.__class__(epochs=0, rank=3)).run()
+    assert (trained.best_epoch, len(trained.history)) == (0, 1)
+    assert trained.learned.distances_from_direct().max() == 0
+    assert (trained.gate.difference.interval.mean, trained.gate.passed) == (0, True)
+
+
+def with_changes(**changes) -> Settings:
+    return Settings(**{**SETTINGS.table(), **changes})
+
+
+def final(trainer: Trainer) -> dict[str, torch.Tensor]:
+    """The weights after the last step, whatever epoch was the best."""
+    trainer.run()
+    return {name: value.detach() for name, value in trainer._filter.named_parameters()}
+
+
+def test_a_rate_of_zero_learns_nothing(training) -> None:
+    trainer = training(with_changes(learning_rate=0.0))
+    final(trainer)
+    assert trainer._filter.distances_from_direct().max() == 0
+
+
+def test_a_strong_pull_keeps_the_filter_at_its_start(training) -> None:
+    def distance(pull: float) -> float:
+        trainer = training(with_changes(pull=pull), folder=f"pull{pull}")
+        final(trainer)
+        return float(trainer._filter.distances_from_direct().max())
+
+    assert distance(0.0) > distance(3.0) > distance(1e4) == 0
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("kind", ["dense", "factorised"])
+def test_every_loss_falls_for_every_kind_of_filter(training, kind: str, loss: str, learnable: Recipe) -> None:
+    small = learnable.replace(cooccurrence=learnable.cooccurrence.__class__(radius_cells=1))
+    rate = 0.02 if kind == "dense" else 0.05
+    changed = with_changes(kind=kind, loss=loss, epochs=4, learning_rate=rate, margin=1.0)
+    trained = training(changed, small).run()
+    losses = [record["loss"] for record in trained.history[1:]]
+    assert losses[-1] < losses[0]
+    assert trained.parameters == sum(value.numel() for value in weights(trained).values())
+
+
+@pytest.mark.parametrize("pooling", ["sct", "chco", "bp-act", "centred"])
+def test_a_filter_is_learned_for_every_pooling_that_reads_the_tensor(training, learnable, pooling: str) -> None:
+    trainer = training(SETTINGS, learnable.replace(pooling=pooling, sketch_dim=256))
+    final(trainer)
+    assert trainer._filter.distances_from_direct().max() > 0
+
+
+def test_the_same_seed_learns_the_same_and_another_seed_something_else(training) -> None:
+    one, same, other = (
+        final(training(with_changes(seed=seed), folder=folder)) for seed, folder in ((1, "a"), (1, "b"), (2, "c"))
+    )
+    assert all(torch.equal(one[name], same[name]) for name in one)
+    assert not all(torch.equal(one[name], other[name]) for name in one)
+
+
+class StoppedError(Exception):
+    """As a kill would: nobody gets a chance to save anything."""
+
+
+def stopping_at(count: int, error: type[BaseException]):
+    """Stops at the so-manieth thing that is told."""
+    seen = []
+
+    def watch(progress) -> None:
+        seen.append(progress)
+        if len(seen) == count:
+            raise error
+
+    return watch
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, StoppedError])
+@pytest.mark.parametrize("settings", [SETTINGS, with_changes(whitened_dim=3, loss="softmax")], ids=["raw", "white"])
+def test_an_interrupted_training_goes_on_to_the_same_result(training, monkeypatch, error, settings) -> None:
+    monkeypatch.setattr("coocnet.train.loop._CHECKPOINT_EVERY_S", 0.0)
+    undisturbed = training(settings, folder="whole")
+    expected, told = final(undisturbed), []
+    training(settings, folder="count", watch=told.append).run()
+    for count in range(1, len(told), max(1, len(told) // 5)):
+        folder = f"stopped-{count}"
+        with pytest.raises(error):
+            training(settings, folder=folder, watch=stopping_at(count, error)).run()
+        trainer = training(settings, folder=folder)
+        found = final(trainer)
+        assert all(torch.equal(expected[name], found[name]) for name in expected), count
+        assert [record["map"] for record in trainer._state.history] == [
+            record["map"] for record in undisturbed._state.history
+        ]
+
+
+def test_a_finished_training_is_not_done_again(training) -> None:
+    first, told = training().run(), []
+    assert equal(first, training(watch=told.append).run())
+    assert {progress.what for progress in told} == {"The gate"}
+
+
+def test_a_checkpoint_of_another_training_is_refused(training, learnable) -> None:
+    training().run()
+    for other in (training(with_changes(seed=9)), training(SETTINGS, learnable.replace(size_px=96))):
+        with pytest.raises(TrainingError, match=r"other settings: to begin anew .*--restart"):
+            other.run()
+
+
+def test_a_damaged_checkpoint_is_refused(training, tmp_path) -> None:
+    training().run()
+    place = tmp_path / "run" / CHECKPOINT
+    place.write_bytes(place.read_bytes()[:1000])
+    with pytest.raises(TrainingError, match="is damaged"):
+        training().run()
+
+
+def test_patience_ends_a_training_that_gets_no_better(training) -> None:
+    trained = training(with_changes(epochs=9, patience=2, learning_rate=0.0)).run()
+    assert len(trained.history) == 3
+
+
+def test_mixed_precision_learns_nearly_the_same(training) -> None:
+    one, other = (
+        final(training(with_changes(precision=precision, epochs=1), folder=precision))
+        for precision in ("float32", "bfloat16")
+    )
+    for name, value in one.items():
+        torch.testing.assert_close(other[name], value, rtol=0.1, atol=0.1)
+    assert not all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_the_held_out_map_is_that_of_rows_described_with_the_filter(training, learnable, parts, tmp_path) -> None:
+    trained = training(with_changes(learning_rate=0.2, epochs=3)).run()
+    record = trained.history[trained.best_epoch]
+    recipe = learnable
+    if trained.best_epoch:
+        save_filter(trained.learned, tmp_path / "f.safetensors", {"gate": "passed"})
+        recipe = learnable.with_filter(tmp_path / "f.safetensors")
+    rows = Describer(recipe).describe(parts[1].paths)
+    found = [average_precision(rank(rows @ rows[query]), truth) for query, truth in parts[1].truths()]
+    assert record["map_raw"] == pytest.approx(np.mean(found), abs=1e-6)
+
+
+def test_where_the_recipe_whitens_the_held_out_rows_are_whitened_by_the_training_pictures(
+    training, learnable, parts
+) -> None:
+    white = learnable.replace(whitening="pca", dim=3)
+    record = training(with_changes(epochs=0), white).run().history[0]
+    describer = Describer(white)
+    fitted = fit_pca(describer.describe(parts[0].paths), dim=3)
+    rows = fitted.apply(describer.describe(parts[1].paths))
+    found = [average_precision(rank(rows @ rows[query]), truth) for query, truth in parts[1].truths()]
+    assert record["map"] == pytest.approx(np.mean(found), abs=0.02)
+
+
+def test_a_whitening_is_learned_from_the_pairs_that_were_trained_on(training) -> None:
+    trainer = training()
+    trained = trainer.run()
+    fitted = trainer.whitening_of_pairs(trained.learned, {"row_fingerprint": "x"})
+    assert fitted.provenance["pairs"] == "6"
+    assert fitted.provenance["row_fingerprint"] == "x"
+
+
+def test_the_gate_refuses_what_is_worse_on_average_and_passes_what_is_not() -> None:
+    refused, level = Gate.of([0.9, 0.5, 0.5], [0.8, 0.5, 0.5]), Gate.of([0.9, 0.5], [0.8, 0.6])
+    assert (refused.passed, level.passed) == (False, True)
+    assert str(refused).startswith("mAP 60.00 against 63.33 of the direct filter, -3.33 [")
+
+
+@pytest.fixture
+def kept(training, learnable, tmp_path):
+    """Writes a training as if its gate had judged so."""
+    trained = training(with_changes(epochs=1)).run()
+
+    def keep(direct: list[float], learned: list[float], epoch: int = 1) -> Path | None:
+        judged = dataclasses.replace(trained, best_epoch=epoch, gate=Gate.of(direct, learned))
+        facts = facts_of(judged, learnable, "0" * 64, ["/a/things"], "some")
+        return write_filter(judged, SETTINGS, facts, learnable, tmp_path / "f.safetensors")
+
+    return keep
+
+
+def test_only_a_filter_that_passed_gets_the_name_and_a_recipe(kept, learnable, tmp_path) -> None:
+    assert kept([0.5, 0.5], [0.5, 0.6]) == tmp_path / "f.safetensors"
+    recipe = Recipe.load(tmp_path / "f.toml")
+    assert recipe == learnable.with_filter(tmp_path / "f.safetensors").replace(name="f")
+    Describer(recipe)
+    before = (tmp_path / "f.safetensors").read_bytes()
+    assert kept([0.5, 0.5], [0.5, 0.4]) == tmp_path / "f.refused.safetensors"
+    assert kept([0.5], [0.5], epoch=0) is None
+    assert (tmp_path / "f.safetensors").read_bytes() == before
+    with pytest.raises(FilterError, match=r"refused by its gate: .* \(mAP 45\.00 against 50\.00"):
+        Describer(learnable.with_filter(tmp_path / "f.refused.safetensors"))
+
+
+def test_a_filter_says_where_it_comes_from(kept, tmp_path) -> None:
+    kept([0.5], [0.6])
+    _, said = load_filter(tmp_path / "f.safetensors")
+    assert said["learned_from"] == "things"
+    assert json.loads(said["settings"]) == SETTINGS.table()
+    assert Recipe.from_toml(said["recipe"]).pooling == "chco-sct"
+
+
+def test_a_pooling_that_reads_no_tensor_has_no_filter(training, learnable) -> None:
+    with pytest.raises(InputError, match=r"'gem' reads no co-occurrence tensor; .*chco-sct"):
+        training(SETTINGS, learnable.replace(pooling="gem"))
+
+
+# ------------------------------------------------------------------------------------ a filter in a recipe
+
+
+@pytest.fixture
+def filter_file(training, tmp_path) -> Path:
+    """A filter that has learned something."""
+    trainer = training()
+    trainer.run()
+    facts = {"gate": "passed", "backbone": "squeezenet1_1", "tap": "features"}
+    save_filter(trainer._filter, tmp_path / "learned.safetensors", facts)
+    return tmp_path / "learned.safetensors"
+
+
+def test_rows_under_a_learned_filter_are_others(learnable, filter_file, parts) -> None:
+    direct, learned = (
+        Describer(r).describe(parts[0].paths[:2]) for r in (learnable, learnable.with_filter(filter_file))
+    )
+    assert np.abs(direct - learned).max() > 1e-4
+    np.testing.assert_allclose(unit_rows(learned), learned, atol=1e-6)
+
+
+def test_the_fingerprint_names_the_filter_by_content(learnable, filter_file, tmp_path) -> None:
+    moved = tmp_path / "moved.safetensors"
+    moved.write_bytes(filter_file.read_bytes())
+    one, other = learnable.with_filter(filter_file), learnable.with_filter(moved)
+    assert one.row_fingerprint() == other.row_fingerprint() != learnable.row_fingerprint()
+
+
+def test_a_recipe_without_a_filter_has_the_fingerprint_it_always_had() -> None:
+    assert Recipe(pooling="chco-sct").row_fingerprint() == "81fce2dad97aba59"
+
+
+def test_a_recipe_file_finds_the_filter_beside_it(learnable, filter_file, tmp_path) -> None:
+    named = learnable.with_filter(filter_file)
+    text = named.to_toml().replace(str(filter_file), filter_file.name)
+    (tmp_path / "r.toml").write_text(text)
+    assert Recipe.load(tmp_path / "r.toml") == named
+    without = "".join(line for line in text.splitlines(keepends=True) if "filter_sha256" not in line)
+    (tmp_path / "r.toml").write_text(without)
+    assert Recipe.load(tmp_path / "r.toml") == named
+
+
+def test_a_filter_that_cannot_be_used_is_refused_with_the_reason(learnable, filter_file, training, tmp_path) -> None:
+    recipe = learnable.with_filter(filter_file)
+    filter_file.write_bytes(filter_file.read_bytes() + b" ")
+    with pytest.raises(FilterError, match="is not the filter of the recipe"):
+        Describer(recipe)
+    filter_file.unlink()
+    with pytest.raises(FilterError, match=r"cannot be read: No such file"):
+        Describer(recipe)
+    trained = training().run()
+    for facts, says in (
+        ({"gate": "refused"}, "refused by its gate"),
+        ({"backbone": "vgg16", "tap": "pool5"}, "512 channels of vgg16 pool5"),
+    ):
+        save_filter(trained.learned, tmp_path / "other.safetensors", facts)
+        with pytest.raises(FilterError, match=says):
+            Describer(learnable.with_filter(tmp_path / "other.safetensors"))
+
+
+def test_a_filter_is_named_by_file_and_digest_and_for_a_pooling_that_reads_it(learnable, filter_file) -> None:
+    from coocnet.errors import RecipeError
+
+    with pytest.raises(RecipeError, match=r"named by its file and its digest"):
+        learnable.replace(cooccurrence=learnable.cooccurrence.__class__(filter="f.safetensors"))
+    with pytest.raises(RecipeError, match=r"not 'gem'"):
+        learnable.with_filter(filter_file).replace(pooling="gem")
+    with pytest.raises(RecipeError, match=r"none\.safetensors cannot be read"):
+        learnable.with_filter("none.safetensors")
+
+
+# ------------------------------------------------------------------------------------ the command
+
+
+@pytest.fixture
+def things(listed, tmp_path) -> Path:
+    """A list of nine things: enough to hold some out."""
+    lines = [f"{path},{name}" for name, paths in listed.items() for path in paths]
+    (tmp_path / "things.csv").write_text("\n".join(["image,instance", *lines]))
+    return tmp_path / "things.csv"
+
+
+@pytest.fixture
+def train_command(run, learnable, things, map_folder, tmp_path):
+    (tmp_path / "learnable.toml").write_text(learnable.to_toml())
+    quick = ["--rank", "2", "--epochs", "2", "--batch", "2", "--negatives", "1", "--lr", "0.05", "--warmup", "1"]
+
+    def train(*arguments: object, output: str = "f.safetensors"):
+        fixed = ("--recipe", "learnable.toml", "--cache", map_folder, "-o", output, *quick)
+        return run("train", things, *fixed, *arguments)
+
+    return train
+
+
+def gate_says(tmp_path: Path, name: str = "f") -> str:
+    facts = json.loads((tmp_path / f"{name}.training" / "history.json").read_text())["facts"]
+    return str(facts["gate"])
+
+
+def test_the_command_writes_a_filter_a_report_and_a_recipe_that_an_index_takes(
+    train_command, run, scenes, tmp_path
+) -> None:
+    for seed in range(1, 20):  # the rendered things are few: not every filter passes its gate
+        done = train_command("--restart", "--seed", seed, "--lr", 0.3)
+        assert (done.returncode == 0) == (gate_says(tmp_path) == "passed"), done.stderr
+        if done.returncode == 0:
+            break
+    assert "The gate: passed" in done.stdout
+    assert "to learn from" in done.stdout
+    report = (tmp_path / "f.training" / "report.html").read_text()
+    for picture in ("curves.png", "filter.png"):
+        assert picture in report
+        assert (tmp_path / "f.training" / picture).read_bytes().startswith(b"\x89PNG")
+    indexed = run("index", scenes[0] / "database", "--recipe", "f.toml", "--index", "with.cooc")
+    assert indexed.returncode == 0, indexed.stderr
+    found = run("search", scenes[0] / "database" / "instance000_view00.jpg", "--index", "with.cooc", "--json")
+    assert json.loads(found.stdout)["hits"][0]["path"].endswith("instance000_view00.jpg")
+
+
+def test_the_same_command_goes_on_and_another_one_is_refused(train_command) -> None:
+    first = train_command()
+    assert "Report:" in first.stdout
+    assert train_command().stdout == first.stdout
+    refused = train_command("--seed", 3)
+    assert refused.returncode == 1
+    assert "--restart" in refused.stderr
+    assert "Report:" in train_command("--seed", 3, "--restart").stdout
+
+
+def test_a_whitening_for_the_recipe_comes_from_the_same_pairs(train_command, tmp_path) -> None:
+    from coocnet.whitening import Whitening
+
+    for seed in range(1, 20):
+        done = train_command("--restart", "--seed", seed, "--lr", 0.3, "--whitening", "white.safetensors")
+        if done.returncode == 0:
+            break
+    fitted = Whitening.load(tmp_path / "white.safetensors")
+    assert len(fitted.mean) == 512
+    assert "pairs" in fitted.provenance
+
+
+def test_pictures_of_their_own_choose_and_judge(train_command, listed, tmp_path, run, learnable, map_folder) -> None:
+    names = list(listed)
+    for name, some in (("a", names[:2]), ("b", names[2:4]), ("c", names[4:])):
+        lines = [f"{path},{one}" for one in some for path in listed[one]]
+        (tmp_path / f"{name}.csv").write_text("\n".join(["image,instance", *lines]))
+    fixed = (
+        "--recipe",
+        "learnable.toml",
+        "--cache",
+        map_folder,
+        "-o",
+        "f.safetensors",
+        "--epochs",
+        1,
+        "--negatives",
+        1,
+    )
+    done = run("train", "a.csv", *fixed, "--validation", "b.csv", "--gate", "c.csv")
+    assert "Report:" in done.stdout, done.stderr
+    assert "6 pictures of 2 things to learn from; 6 pictures of 2 things to choose" in done.stdout
+    refused = run("train", "a.csv", *fixed, "--validation", "b.csv", "--gate", "a.csv")
+    assert refused.returncode == 1
+    assert "is in two of" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("--recipe", "gem.toml"), "reads no co-occurrence tensor"),
+        (("--filter", "round"), "kind is one of dense, factorised"),
+        (("--rank", "0"), "rank is a whole number"),
+        (("-o", "f.txt"), "its ending is not that of a filter"),
+        (("-o", "none/f.safetensors"), "there is no folder"),
+    ],
+    ids=lambda value: "-".join(value) if isinstance(value, tuple) else "",
+)
+def test_what_cannot_be_trained_is_refused_before_any_work(
+    train_command, learnable, tmp_path, arguments, says
+) -> None:
+    (tmp_path / "gem.toml").write_text(learnable.replace(pooling="gem").to_toml())
+    done = train_command(*arguments)
+    assert done.returncode == 1
+    assert says in done.stderr.replace("\n", " ")
+    assert "Traceback" not in done.stderr
