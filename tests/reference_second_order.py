@@ -118,7 +118,12 @@ def context(a: np.ndarray, radius: int, rho: np.ndarray | None = None) -> np.nda
 
 def context_pooling(a: np.ndarray, radius: int, g: float, q: float, rho: np.ndarray | None = None) -> np.ndarray:
     """d_k = (Σ_p T_p^g A_kp^q)^(1/q), T over its maximum."""
-    t = context(a, radius, rho)
+    return power_pooling(a, context(a, radius, rho), g, q)
+
+
+def power_pooling(a: np.ndarray, weights: np.ndarray, g: float, q: float) -> np.ndarray:
+    """d_k = (Σ_p ω_p^g A_kp^q)^(1/q), ω over its maximum; below 0 it counts as 0."""
+    t = np.maximum(weights, 0)
     if t.max() <= 0:
         return np.zeros(len(a))
     t = t / t.max()

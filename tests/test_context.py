@@ -66,6 +66,38 @@ def test_context_and_context_pooling_equal_plain_loops(a, radius, masked, powers
         assert_near(pooled, row, of_max=tolerance)
 
 
+@given(a=reference.feature_maps(), radius=st.integers(0, 3))
+@quick
+def test_the_context_of_a_tensor_is_its_mean_over_the_active_channels(a, radius) -> None:
+    rho, ct = reference.activation_mask(a), reference.direct_cooccurrence(a, radius)
+    expected = np.zeros(a.shape[1:])
+    for p in np.ndindex(expected.shape):
+        active = [k for k in range(len(a)) if rho[k][p]]
+        if active:
+            expected[p] = (len(a) - 1) * sum(ct[k][p] for k in active) / len(active)
+    found = ops.tensor_context(batch_of(ct), batch_of(rho))[0]
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12 * max(1, np.abs(expected).max()))
+
+
+def test_the_context_of_the_direct_tensor_is_the_context_less_the_own_part() -> None:
+    a = batch_of(reference.relu_map(6, 4, 5))
+    mask = ops.activation_mask(a)
+    own = (ops.window_sum(a * mask, 1) * mask).sum(1) / mask.sum(1).clamp(min=1)
+    expected = torch.where(mask.any(1), ops.context(a, radius_cells=1) - own, 0)
+    torch.testing.assert_close(ops.tensor_context(ops.direct_cooccurrence(a, radius_cells=1), mask), expected)
+
+
+@given(a=reference.feature_maps(), seed=st.integers(0, 10**6), powers=POWERS)
+@quick
+def test_power_pooling_equals_plain_loops_under_weights_of_any_sign(a, seed, powers) -> None:
+    weights = np.random.default_rng(seed).normal(size=a.shape[1:])
+    g, q = powers
+    for dtype, tolerance in TOLERANCES.items():
+        one = torch.from_numpy(weights)[None].to(dtype)
+        pooled = ops.power_pooling(batch_of(a, dtype=dtype), one, weight_power=g, power=q)[0]
+        assert_near(pooled, oracle.power_pooling(a, weights, g, q), of_max=tolerance)
+
+
 @given(a=reference.feature_maps(), radius=st.integers(0, 6), given_mean=st.booleans())
 @quick
 def test_the_centred_pair_equals_plain_loops(a, radius, given_mean) -> None:
@@ -241,6 +273,10 @@ def test_one_channel_has_a_context_of_its_own() -> None:
 
 REFUSED = {
     "a negative radius": (lambda: ops.context(MAP, radius_cells=-1), "radius_cells .*-1"),
+    "weights of another shape": (
+        lambda: ops.power_pooling(MAP, MAP[:, 0, :2], weight_power=1.0, power=1.0),
+        r"weights is a tensor \(1, 4, 4\)",
+    ),
     "a radius between cells": (lambda: ops.context_pooling(MAP, radius_cells=1.5), r"radius_cells .*1\.5"),
     "a radius in words": (lambda: ops.centred_cooccurrence_pair(MAP, radius_cells="1"), "radius_cells .*'1'"),
     "a mask of another shape": (

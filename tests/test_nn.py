@@ -50,10 +50,12 @@ def learned_a_little(kind: str, channels: int = 4, radius: int = 1, rank: int = 
 @quick
 def test_a_new_filter_is_exactly_the_direct_one(kind: str, channels: int, radius: int, seed: int, rank: int) -> None:
     made = new_filter(kind, channels, radius_cells=radius, rank=rank, seed=seed)
-    assert torch.equal(made.dense(), ops.direct_filter(channels, radius_cells=radius))
+    torch.testing.assert_close(made.dense(), ops.direct_filter(channels, radius_cells=radius), rtol=1e-6, atol=1e-6)
+    if kind == "dense" or rank == 1:
+        assert torch.equal(made.dense(), ops.direct_filter(channels, radius_cells=radius))
     a = a_map(channels, seed)
     torch.testing.assert_close(
-        made.double()(a), ops.direct_cooccurrence(a, radius_cells=radius), rtol=1e-12, atol=1e-14
+        made.double()(a), ops.direct_cooccurrence(a, radius_cells=radius), rtol=1e-6, atol=1e-6
     )
 
 
@@ -71,7 +73,7 @@ def test_a_learned_filter_equals_plain_loops_over_its_dense_form(
 
 def test_the_dense_form_of_factors_is_their_sum_of_products() -> None:
     made = learned_a_little("factorised", channels=3, radius=1, rank=2)
-    u, v, g, own = (one.detach().numpy() for one in made.parameters())
+    u, v, g, own = (one.detach().numpy() for one in made.factors().values())
     expected = np.zeros((3, 3, 3, 3))
     for k, w in np.ndindex(3, 3):
         for q in range(2):
@@ -125,7 +127,7 @@ def test_every_parameter_has_a_gradient_once_it_has_left_its_start(kind: str) ->
 
 def test_the_factors_have_the_gradient_of_their_value() -> None:
     made, a = learned_a_little("factorised", channels=3, rank=2), a_map(3, height=3, width=2)
-    factors = [one.detach().clone().requires_grad_() for one in made.parameters()]
+    factors = [one.detach().clone().requires_grad_() for one in made.factors().values()]
 
     def ct(u, v, g, own):
         return ops.factorised_cooccurrence(a, out_factors=u, in_factors=v, windows=g, own_factors=own)
@@ -199,8 +201,8 @@ DAMAGES = {
     "another kind of file": (lambda path: _with(path, kind="coocnet-whitening-1"), "'coocnet-whitening-1'"),
     "another kind of filter": (lambda path: _with(path, filter="round"), "'round'"),
     "provenance of numbers": (lambda path: _with(path, provenance="[1]"), "table of texts"),
-    "numbers that are not finite": (lambda p: _with_tensors(p, own_factors=torch.full((4,), torch.nan)), "finite"),
-    "factors that do not fit": (lambda path: _with_tensors(path, in_factors=torch.ones(5, 3)), "in_factors"),
+    "numbers that are not finite": (lambda p: _with_tensors(p, log_own=torch.full((4,), torch.nan)), "finite"),
+    "factors that do not fit": (lambda path: _with_tensors(path, log_in=torch.ones(5, 3)), "log_in"),
     "one tensor more": (lambda path: _with_tensors(path, more=torch.ones(1)), "more"),
 }
 

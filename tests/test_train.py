@@ -87,7 +87,7 @@ def equal(one: Trained, other: Trained) -> bool:
 def test_without_an_epoch_the_direct_filter_comes_out(training) -> None:
     trained = training(SETTINGS.__class__(epochs=0, rank=3)).run()
     assert (trained.best_epoch, len(trained.history)) == (0, 1)
-    assert trained.learned.distances_from_direct().max() == 0
+    assert trained.learned.distances_from_direct().max() < 1e-5
     assert (trained.gate.difference.interval.mean, trained.gate.passed) == (0, True)
 
 
@@ -104,7 +104,7 @@ def final(trainer: Trainer) -> dict[str, torch.Tensor]:
 def test_a_rate_of_zero_learns_nothing(training) -> None:
     trainer = training(with_changes(learning_rate=0.0))
     final(trainer)
-    assert trainer._filter.distances_from_direct().max() == 0
+    assert trainer._filter.distances_from_direct().max() < 1e-5
 
 
 def test_a_strong_pull_keeps_the_filter_at_its_start(training) -> None:
@@ -113,7 +113,7 @@ def test_a_strong_pull_keeps_the_filter_at_its_start(training) -> None:
         final(trainer)
         return float(trainer._filter.distances_from_direct().max())
 
-    assert distance(0.0) > distance(3.0) > distance(1e4) == 0
+    assert distance(0.0) > distance(3.0) > 1e-5 > distance(1e4)
 
 
 @pytest.mark.parametrize("loss", LOSSES)

@@ -77,8 +77,8 @@ def _relative(a: Tensor) -> Tensor:
     return a.clamp(min=0) / torch.where(top > 0, top, 1)
 
 
-def _contextual(a: Tensor, recipe: Recipe) -> Tensor:
-    t = map_context(a, recipe)
+def _under(a: Tensor, weights: Tensor, recipe: Recipe) -> Tensor:
+    t = weights.clamp(min=0)
     most = t.amax(dim=(1, 2), keepdim=True)
     t = (t / torch.where(most > 0, most, 1))[:, None]
     return _relative(a) ** recipe.value_power * t**recipe.context_power
@@ -94,7 +94,8 @@ _VALUES: dict[str, Callable[[Tensor, Recipe], Tensor]] = {
     "sct": lambda a, recipe: a * ops.sct_weights(map_cooccurrence(a, recipe))[:, None],
     "chco": lambda a, _: a,
     "chco-sct": lambda a, recipe: a * ops.sct_weights(map_cooccurrence(a, recipe))[:, None],
-    "context": _contextual,
+    "context": lambda a, recipe: _under(a, map_context(a, recipe), recipe),
+    "sct-gem": lambda a, recipe: _under(a, map_cooccurrence(a, recipe).sum(1), recipe),
     "shih-chco-sct": lambda a, r: (
         a * ops.sct_weights(ops.shih_tensor(a, radius_cells=r.cooccurrence.radius_cells))[:, None]
     ),
@@ -106,7 +107,7 @@ _FACTORS: dict[str, Callable[[Tensor, Recipe], tuple[Tensor, Tensor, Tensor | No
     "centred": centred_factors,
     "shih-bp": lambda a, r: (a, ops.shih_tensor(a, radius_cells=r.cooccurrence.radius_cells), None),
 }
-_BY_SHARE = ("mac", "gem", "context")
+_BY_SHARE = ("mac", "gem", "context", "sct-gem")
 EXPLAINED = (*_VALUES, *_FACTORS)
 """Poolings whose rows can be taken apart by cells."""
 

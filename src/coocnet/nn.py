@@ -23,7 +23,7 @@ from coocnet.ops.checks import need_whole
 from coocnet.output import written_whole
 
 _KIND = "coocnet-filter-1"
-_SMALL = 1e-2
+_UNEVENNESS = 0.3
 
 
 class CooccurrenceFilter(nn.Module):
@@ -105,16 +105,17 @@ class DenseFilter(CooccurrenceFilter):
 
 
 class FactorisedFilter(CooccurrenceFilter):
-    """A filter of low rank: F[k, w] = Σ_q U_kq V_wq G_q − [k = w] u_k (ours).
+    """A filter of low rank: F[k, w] = Σ_q U_kq V_wq G_q − [k = w] o_k with positive factors (ours).
 
-    2·d·rank + rank·(2r+1)² + d parameters. The first component is the direct filter; the others see small random
-    mixtures of the channels, but have U = 0, so the start is exact and they grow as they prove useful.
+    2·d·rank + rank·(2r+1)² + d parameters, which are the logarithms of the factors: they learn by what they are
+    multiplied with, so channels and cells of the window gain or lose weight but never change sign. V, G and o start
+    at 1, and each row of U is drawn such that it sums to 1: the start is the direct filter, of any rank.
 
     Args:
         channels: d ≥ 2.
         radius_cells: r ≥ 0.
         rank: components, ≥ 1.
-        seed: of the random mixtures.
+        seed: of the drawing of U.
     """
 
     kind = "factorised"
@@ -126,46 +127,47 @@ class FactorisedFilter(CooccurrenceFilter):
         need_whole("rank", rank, 1)
         self.channels, self.radius_cells, self.rank = channels, radius_cells, rank
         s = 2 * radius_cells + 1
-        generator = torch.Generator().manual_seed(seed)
-        in_factors = torch.randn(channels, rank, generator=generator) * _SMALL
-        in_factors[:, 0] = 1
-        out_factors = torch.zeros(channels, rank)
-        out_factors[:, 0] = 1
-        self.out_factors, self.in_factors = nn.Parameter(out_factors), nn.Parameter(in_factors)
-        self.windows = nn.Parameter(torch.ones(rank, s, s))
-        self.own_factors = nn.Parameter(torch.ones(channels))
+        drawn = torch.randn(channels, rank, generator=torch.Generator().manual_seed(seed)) * _UNEVENNESS
+        self.log_out = nn.Parameter(torch.log_softmax(drawn, dim=1))
+        self.log_in = nn.Parameter(torch.zeros(channels, rank))
+        self.log_windows = nn.Parameter(torch.zeros(rank, s, s))
+        self.log_own = nn.Parameter(torch.zeros(channels))
+
+    def factors(self) -> dict[str, Tensor]:
+        """U, V, G and o, by the names of :func:`coocnet.ops.factorised_cooccurrence`."""
+        return {
+            "out_factors": self.log_out.exp(),
+            "in_factors": self.log_in.exp(),
+            "windows": self.log_windows.exp(),
+            "own_factors": self.log_own.exp(),
+        }
 
     def forward(self, a: Tensor, mask: Tensor | None = None) -> Tensor:
         """See :meth:`CooccurrenceFilter.forward`."""
-        return ops.factorised_cooccurrence(
-            a,
-            out_factors=self.out_factors,
-            in_factors=self.in_factors,
-            windows=self.windows,
-            own_factors=self.own_factors,
-            mask=mask,
-        )
+        return ops.factorised_cooccurrence(a, **self.factors(), mask=mask)
 
     def dense(self) -> Tensor:
         """See :meth:`CooccurrenceFilter.dense`."""
-        factors = (self.out_factors, self.in_factors, self.windows, self.own_factors)
-        return ops.factorised_filter(*(one.detach() for one in factors))
+        with torch.no_grad():
+            return ops.factorised_filter(**self.factors())
 
     def taps(self, out_channel: int, in_channel: int) -> Tensor:
         """See :meth:`CooccurrenceFilter.taps`."""
-        u, v, g = self.out_factors.detach()[out_channel], self.in_factors.detach()[in_channel], self.windows.detach()
-        taps = torch.einsum("q,q,qij->ij", u, v, g)
-        return taps - self.own_factors.detach()[out_channel] if out_channel == in_channel else taps
+        with torch.no_grad():
+            u, v, g, own = self.factors().values()
+            taps = torch.einsum("q,q,qij->ij", u[out_channel], v[in_channel], g)
+            return taps - own[out_channel] if out_channel == in_channel else taps
 
     def distances_from_direct(self) -> Tensor:
         """See :meth:`CooccurrenceFilter.distances_from_direct`; without building the filter."""
-        u, v, g = (one.detach() for one in (self.out_factors, self.in_factors, self.windows.flatten(1)))
-        own = torch.diag(self.own_factors.detach() - 1)
-        mean, rest = g.mean(1), g - g.mean(1, keepdim=True)
-        # The part of each window that is constant, where the direct filter has all of its own, and the rest.
-        constant = torch.einsum("kq,wq,q->kw", u, v, mean) - 1 - own
-        products = torch.einsum("kq,wq,kp,wp,qp->kw", u, v, u, v, rest @ rest.T)
-        return (constant**2 * g.shape[1] + products).clamp(min=0).sqrt()
+        with torch.no_grad():
+            u, v, g, own = self.factors().values()
+            cells = g.flatten(1)
+            mean, rest = cells.mean(1), cells - cells.mean(1, keepdim=True)
+            # The part of each window that is constant, where the direct filter has all of its own, and the rest.
+            constant = torch.einsum("kq,wq,q->kw", u, v, mean) - 1 - torch.diag(own - 1)
+            products = torch.einsum("kq,wq,kp,wp,qp->kw", u, v, u, v, rest @ rest.T)
+            return (constant**2 * cells.shape[1] + products).clamp(min=0).sqrt()
 
 
 FILTERS = (DenseFilter.kind, FactorisedFilter.kind)
@@ -257,10 +259,8 @@ def _of_tensors(kind: object, tensors: dict[str, Tensor]) -> CooccurrenceFilter:
     if kind == DenseFilter.kind:
         return _dense_of(tensors["weight"], "this file")
     if kind == FactorisedFilter.kind:
-        windows = tensors["windows"]
-        learned = FactorisedFilter(
-            len(tensors["out_factors"]), radius_cells=windows.shape[1] // 2, rank=windows.shape[0]
-        )
+        windows = tensors["log_windows"]
+        learned = FactorisedFilter(len(tensors["log_out"]), radius_cells=windows.shape[1] // 2, rank=windows.shape[0])
         learned.load_state_dict(tensors)
         return learned
     raise ValueError(f"a filter is one of {', '.join(FILTERS)}, got {kind!r}")

@@ -76,18 +76,14 @@ def _filter(path: str, digest: str, device: torch.device) -> tuple[CooccurrenceF
 
 
 def map_context(a: Float[Tensor, "b d h w"], recipe: Recipe) -> Float[Tensor, "b h w"]:
-    """The recipe's co-occurrence context of a map."""
+    """The recipe's co-occurrence context of a map: direct, or of the tensor of its learned filter."""
+    if recipe.cooccurrence.filter:
+        return ops.tensor_context(map_cooccurrence(a, recipe), map_mask(a, recipe))
     return ops.context(a, radius_cells=recipe.cooccurrence.radius_cells, mask=map_mask(a, recipe))
 
 
-def _context(a: Tensor, recipe: Recipe) -> Tensor:
-    return ops.context_pooling(
-        a,
-        radius_cells=recipe.cooccurrence.radius_cells,
-        mask=map_mask(a, recipe),
-        context_power=recipe.context_power,
-        power=recipe.value_power,
-    )
+def _power_pooled(a: Tensor, weights: Tensor, recipe: Recipe) -> Tensor:
+    return ops.power_pooling(a, weights, weight_power=recipe.context_power, power=recipe.value_power)
 
 
 def _bilinear(a: Tensor, b: Tensor | None, recipe: Recipe, weights: Tensor | None = None) -> Tensor:
@@ -122,7 +118,10 @@ POOLED_WITH: dict[str, Callable[[Tensor, Tensor, Recipe], Tensor]] = {
     "sct": lambda a, ct, _: ops.sct(a, ct),
     "chco": lambda a, ct, recipe: ops.chco(a, ct, epsilon=recipe.cooccurrence.epsilon),
     "chco-sct": lambda a, ct, recipe: ops.chco_sct(a, ct, epsilon=recipe.cooccurrence.epsilon),
+    "context": lambda a, ct, recipe: _power_pooled(a, ops.tensor_context(ct, map_mask(a, recipe)), recipe),
+    "sct-gem": lambda a, ct, recipe: _power_pooled(a, ct.sum(1), recipe),
     "bp-act": _bilinear,
+    "bp-at": lambda a, ct, r: _bilinear(a, None, r, ops.tensor_context(ct, map_mask(a, r))),
     "centred": _centred,
 }
 """The poolings that read the co-occurrence tensor: a map and its tensor to rows that are not yet normalised."""
@@ -143,13 +142,13 @@ POOLINGS: dict[str, Callable[[Tensor, Recipe], Tensor]] = {
     "rmac": lambda a, recipe: ops.rmac(a, levels=recipe.rmac_levels),
     "gem": lambda a, recipe: ops.gem(a, power=recipe.gem_power),
     "crow": lambda a, _: ops.crow(a),
-    "context": _context,
     "bp-aa": lambda a, recipe: _bilinear(a, None, recipe),
-    "bp-at": lambda a, recipe: _bilinear(a, None, recipe, map_context(a, recipe)),
     "shih": lambda a, r: _rooted(ops.shih_vector(a, radius_cells=r.cooccurrence.radius_cells), r),
     "shih-chco-sct": lambda a, recipe: POOLED_WITH["chco-sct"](a, _shih(a, recipe), recipe),
     "shih-bp": lambda a, recipe: _bilinear(a, _shih(a, recipe), recipe),
     **{name: _with_cooccurrence(pooled) for name, pooled in POOLED_WITH.items()},
+    "context": lambda a, recipe: _power_pooled(a, map_context(a, recipe), recipe),
+    "bp-at": lambda a, recipe: _bilinear(a, None, recipe, map_context(a, recipe)),
 }
 """The recipe's poolings by name: a map, after the prior, to rows that are not yet normalised."""
 

@@ -43,17 +43,18 @@ POOLINGS: dict[str, tuple[str, ...]] = {
     "sct": _TENSOR,
     "chco": _CHCO,
     "chco-sct": _CHCO,
-    "context": (*_CT, "context_power", "value_power"),
+    "context": (*_TENSOR, "context_power", "value_power"),
+    "sct-gem": (*_TENSOR, "context_power", "value_power"),
     "bp-aa": _BILINEAR,
     "bp-act": (*_TENSOR, *_BILINEAR),
-    "bp-at": (*_CT, *_BILINEAR),
+    "bp-at": (*_TENSOR, *_BILINEAR),
     "centred": (*_TENSOR, "centre", *_BILINEAR),
     "shih": ("cooccurrence.radius_cells", "signed_root"),
     "shih-chco-sct": ("cooccurrence.radius_cells", "cooccurrence.epsilon"),
     "shih-bp": ("cooccurrence.radius_cells", *_BILINEAR),
 }
 """The poolings by name, each with the fields that it reads; ``coocnet.poolings`` has the functions."""
-NON_NEGATIVE = ("ucrow", "spoc", "mac", "rmac", "gem", "crow", "sct", "chco", "chco-sct", "context")
+NON_NEGATIVE = ("ucrow", "spoc", "mac", "rmac", "gem", "crow", "sct", "chco", "chco-sct", "context", "sct-gem")
 """The poolings whose rows have no negative entries, as maps after a ReLU have none."""
 LEARNABLE = tuple(name for name, fields in POOLINGS.items() if "cooccurrence.filter_sha256" in fields)
 """The poolings that a co-occurrence filter can be learned for."""
@@ -104,8 +105,8 @@ class Recipe:
         gem_power: p of GeM.
         rmac_levels: scales of regions of R-MAC.
         cooccurrence: see :class:`Cooccurrence`.
-        context_power: g of context pooling: how much a cell's co-occurrence context counts.
-        value_power: q of context pooling: 1 sums activations, a large one takes their maximum.
+        context_power: g of context pooling and of "sct-gem": how much a cell's co-occurrence counts.
+        value_power: q of both: 1 sums activations, a large one takes their maximum.
         sketch_dim: length of a bilinear row by count sketch; 0 for the full d².
         sketch_seed: names the sketch's hash functions.
         signed_root: take the signed square root of a bilinear row.

@@ -5,7 +5,7 @@ and returned in their own dtype. Nothing here reads a file or holds a parameter.
 """
 
 from coocnet.ops.bilinear import Sketch, bilinear, compact_bilinear, compact_bilinear_by_fft, signed_root
-from coocnet.ops.context import centred_cooccurrence_pair, context, context_pooling
+from coocnet.ops.context import centred_cooccurrence_pair, context, context_pooling, power_pooling, tensor_context
 from coocnet.ops.cooccurrence import (
     Quantile,
     Threshold,
@@ -60,6 +60,7 @@ __all__ = [
     "filtered_cooccurrence",
     "gem",
     "mac",
+    "power_pooling",
     "reduce_channels",
     "rmac",
     "sct",
@@ -69,6 +70,7 @@ __all__ = [
     "signed_root",
     "softmax_loss",
     "spoc",
+    "tensor_context",
     "top_down_prior",
     "triplet_loss",
     "ucrow",

@@ -57,6 +57,31 @@ def context(
 
 
 @in_float32
+def tensor_context(
+    ct: Float[Tensor, "n d h w"], mask: Float[Tensor, "n d h w"] | Bool[Tensor, "n d h w"]
+) -> Float[Tensor, "n h w"]:
+    r"""The context of a cell from a co-occurrence tensor: T = (D − 1) · Σ_k CT_k / Σ_k ρ_k.
+
+    What the tensor says on average over the channels that are active; 0 where none is. Of the direct tensor it is
+    :func:`context` less the mean over those channels of box(X_k), their own part; of another it may be negative.
+
+    Args:
+        ct: co-occurrence tensor, direct or learned.
+        mask: the ρ that it was made with.
+
+    Returns:
+        T in the dtype of ``ct``.
+
+    Raises:
+        InputError: no map, or a mask of another shape or device.
+    """
+    need_map(ct)
+    need_like("mask", mask, ct, same_dtype=False)
+    active = mask.to(ct.dtype).sum(1)
+    return ct.sum(1) * (ct.shape[1] - 1) / active.clamp(min=1)
+
+
+@in_float32
 def context_pooling(
     a: Float[Tensor, "n d h w"],
     *,
@@ -90,11 +115,37 @@ def context_pooling(
             no finite number above 0.
     """
     need_positive("context_power", context_power)
+    t = context(a, radius_cells=radius_cells, mask=mask)
+    return power_pooling(a, t, weight_power=context_power, power=power)
+
+
+@in_float32
+def power_pooling(
+    a: Float[Tensor, "n d h w"], weights: Float[Tensor, "n h w"], *, weight_power: float, power: float
+) -> Float[Tensor, "n d"]:
+    r"""A generalised sum over the cells under weights: d_k = ( Σ_p ω_p^g A_kp^q )^(1/q), ω over its maximum.
+
+    :func:`context_pooling` with any ω in place of the context T.
+
+    Args:
+        a: feature map.
+        weights: ω, (n, h, w); below 0 counts as 0.
+        weight_power: g > 0.
+        power: q > 0.
+
+    Returns:
+        d in the dtype of ``a``, not normalised.
+
+    Raises:
+        InputError: no map, weights of another shape, dtype or device, or g or q is no finite number above 0.
+    """
+    need_map(a)
+    need_tensor("weights", weights, (a.shape[0], *a.shape[2:]), a)
+    need_positive("weight_power", weight_power)
     need_positive("power", power)
-    t = context(a, radius_cells=radius_cells, mask=mask).clamp(min=0)
-    most = t.amax(dim=(1, 2), keepdim=True)
-    weights = _power(t / torch.where(most > 0, most, 1), context_power / power)
-    weighted = a.clamp(min=0) * weights[:, None]
+    w = weights.clamp(min=0)
+    most = w.amax(dim=(1, 2), keepdim=True)
+    weighted = a.clamp(min=0) * _power(w / torch.where(most > 0, most, 1), weight_power / power)[:, None]
     # Dividing by each channel's maximum keeps the powers within the floats.
     top = weighted.detach().amax(dim=(2, 3), keepdim=True)
     top = torch.where(top > 0, top, 1)

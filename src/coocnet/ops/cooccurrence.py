@@ -247,6 +247,7 @@ def factorised_cooccurrence(
 
 
 def factorised_filter(
+    *,
     out_factors: Float[Tensor, "d q"],
     in_factors: Float[Tensor, "d q"],
     windows: Float[Tensor, "q s s"],

@@ -258,14 +258,14 @@ class Trainer:
         state = self._state
         rows = self._all_rows(self._filter, self._choosing, np.arange(len(self._choosing)), "Describing, to measure")
         moved = sum(float(((p.detach() - self._start[n]) ** 2).sum()) for n, p in self._filter.named_parameters())
-        size = sum(float((one**2).sum()) for one in self._start.values())
+        count = sum(one.numel() for one in self._start.values())
         state.history.append(
             {
                 "epoch": state.epoch,
                 "loss": state.loss / max(1, state.step),
                 "map": float(np.mean(precisions(self._choosing, rows, self._recipe, fit_rows))),
                 "map_raw": float(np.mean(precisions(self._choosing, rows, self._recipe, None))),
-                "moved": (moved / size) ** 0.5,
+                "moved": (moved / count) ** 0.5,
                 "time_s": time.monotonic() - self._started,
             }
         )
@@ -279,7 +279,7 @@ class Trainer:
         best.to(self._device)
         every = np.arange(len(self._judging))
         found = []
-        for one in (self._direct(), best):
+        for one in (None, best):
             fit_rows = self._all_rows(one, self._train, self._fit_on, "The gate")
             rows = self._all_rows(one, self._judging, every, "The gate")
             found.append(precisions(self._judging, rows, self._recipe, fit_rows))
@@ -320,7 +320,7 @@ class Trainer:
         ).to(self._device)
 
     def _all_rows(
-        self, learned: CooccurrenceFilter, examples: Examples, pictures: np.ndarray, what: str
+        self, learned: CooccurrenceFilter | None, examples: Examples, pictures: np.ndarray, what: str
     ) -> Float[np.ndarray, "n dim"]:
         return self._rows.of_many(
             learned, examples.paths, pictures, lambda done, total: self._tell(what, done, total)

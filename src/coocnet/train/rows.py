@@ -12,7 +12,7 @@ from torch import Tensor
 from coocnet import ops
 from coocnet.describe import Describer
 from coocnet.nn import CooccurrenceFilter
-from coocnet.poolings import POOLED_WITH, map_mask
+from coocnet.poolings import POOLED_WITH, POOLINGS, map_mask
 from coocnet.train.maps import Maps
 
 _PICTURES_AT_ONCE = 64
@@ -32,21 +32,18 @@ class Rows:
         self._recipe, self._device, self._maps = describer.recipe, describer.device, maps
         self._mixed_precision, self._dim = mixed_precision, describer.dim
 
-    def under(self, learned: CooccurrenceFilter, paths: Sequence[str]) -> Float[Tensor, "n dim"]:
-        """Unit rows, in order, with a gradient to the filter."""
+    def under(self, learned: CooccurrenceFilter | None, paths: Sequence[str]) -> Float[Tensor, "n dim"]:
+        """Unit rows, in order, with a gradient to the filter; without one, as the recipe has them."""
         maps = list(self._maps.of(paths))
         found: dict[int, Tensor] = {}
         for group in self._groups(maps):
             a = torch.cat([maps[at] for at in group])
-            with torch.autocast(self._device.type, torch.bfloat16, enabled=self._mixed_precision):
-                ct = learned(a, map_mask(a, self._recipe))
-            rows = ops.unit_rows(POOLED_WITH[self._recipe.pooling](a, ct.float(), self._recipe))
-            found |= dict(zip(group, rows, strict=True))
+            found |= dict(zip(group, ops.unit_rows(self._pooled(learned, a)), strict=True))
         return torch.stack([found[at] for at in range(len(maps))])
 
     def of_many(
         self,
-        learned: CooccurrenceFilter,
+        learned: CooccurrenceFilter | None,
         paths: Sequence[str],
         pictures: Int[np.ndarray, " n"],
         tell: Callable[[int, int], None],
@@ -59,6 +56,13 @@ class Rows:
                 out[start : start + len(some)] = self.under(learned, some).cpu().numpy()
                 tell(start + len(some), len(pictures))
         return out
+
+    def _pooled(self, learned: CooccurrenceFilter | None, a: Tensor) -> Tensor:
+        if learned is None:
+            return POOLINGS[self._recipe.pooling](a, self._recipe)
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._mixed_precision):
+            ct = learned(a, map_mask(a, self._recipe))
+        return POOLED_WITH[self._recipe.pooling](a, ct.float(), self._recipe)
 
     def _groups(self, maps: Sequence[Tensor]) -> Iterator[list[int]]:
         """Maps of one size together: on the processor one by one, which is faster there."""
