@@ -12,11 +12,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
-from coocnet import viz
+from coocnet import ops, viz
+from coocnet.describe import Describer
 from coocnet.explain import explain
 from coocnet.index import open_index
+from coocnet.nn import new_filter, save_filter
 from coocnet.recipe import PRESETS, Recipe
 
 
@@ -69,6 +72,67 @@ def test_index_search_montage_heatmap_and_info_work_together(photos, recipe_file
     info = json.loads(run("info", "--json").stdout)
     assert info["pictures"] == 18
     assert Recipe.from_toml(info["toml"]).name == "quick"
+
+
+@pytest.mark.parametrize("given", ["of the recipe", "refused", "published", "none"])
+def test_a_heat_map_shows_the_learned_cooccurrence_beside_the_direct_one(
+    run, photos: Path, recipe: Recipe, recipe_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str
+) -> None:
+    learned = new_filter("dense", 512, radius_cells=0, rank=1)
+    with torch.no_grad():
+        learned.weight.add_(torch.randn(learned.weight.shape, generator=torch.Generator().manual_seed(0)))
+    made_for = {"backbone": "squeezenet1_1", "tap": "features", "gate": "passed"}
+    save_filter(learned, tmp_path / "passed.safetensors", made_for)
+    save_filter(learned, tmp_path / "refused.safetensors", {**made_for, "tap": "fire8", "gate": "refused"})
+    np.save(tmp_path / "published.npy", learned.dense().numpy())
+    options = {
+        "of the recipe": ("--recipe", "learned.toml"),
+        "refused": ("--recipe", recipe_file, "--filter", "refused.safetensors"),
+        "published": ("--recipe", recipe_file, "--filter", "published.npy"),
+        "none": ("--recipe", recipe_file),
+    }[given]
+    of_filter = recipe.replace(pooling="chco-sct").with_filter(tmp_path / "passed.safetensors")
+    (tmp_path / "learned.toml").write_text(of_filter.to_toml())
+    drawn, real = {}, viz.heatmap
+
+    def noted(*arguments, **options):
+        drawn.update(options, sums=arguments[1:])
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(viz, "heatmap", noted)
+    done = run("heatmap", sorted(photos.iterdir())[0], "-o", "heat.png", *options)
+    assert done.returncode == 0, done.stderr
+    describer = Describer(recipe)
+    a = describer.map_of(describer.load(sorted(photos.iterdir())[0]).pixels)
+    mask = ops.activation_mask(a)
+    expected = [a, ops.direct_cooccurrence(a, radius_cells=4, mask=mask)]
+    if given != "none":
+        expected.append(ops.filtered_cooccurrence(a, learned.dense(), mask=mask))
+    for ours, one in zip(drawn["sums"], expected, strict=True):
+        np.testing.assert_allclose(ours, one[0].sum(0).numpy(), rtol=1e-4, atol=1e-5 * float(one[0].sum(0).max()))
+    says = {
+        "of the recipe": "learned filter passed.safetensors, r = 0",
+        "refused": "refused.safetensors, r = 0, learned on another network, squeezenet1_1 fire8, refused by its gate",
+        "published": "learned filter published.npy, r = 0",
+        "none": "r = 4",
+    }[given]
+    assert drawn["caption"].endswith(says)
+
+
+def test_a_filter_that_cannot_be_laid_over_a_heat_map_is_refused(run, photos, recipe_file, tmp_path) -> None:
+    save_filter(new_filter("factorised", 7, radius_cells=1, rank=1), tmp_path / "small.safetensors", {})
+    asked = ("heatmap", sorted(photos.iterdir())[0], "--recipe", recipe_file, "-o", "heat.png", "--filter")
+    for name, says in (
+        ("small.safetensors", "small.safetensors is a filter of 7 channels, but squeezenet1_1 features has 512"),
+        ("none.npy", "none.npy cannot be read"),
+        ("quick.toml", "quick.toml is no learned filter"),
+    ):
+        done = run(*asked, name)
+        assert done.returncode == 1
+        assert says in " ".join(done.stderr.split())
+        assert not (tmp_path / "heat.png").exists()
+    shutil.copy(tmp_path / "small.safetensors", tmp_path / "odd.png")
+    assert "to be read" in run(*asked[:-2], "odd.png", "--filter", "odd.png").stderr
 
 
 def test_json_is_for_programs(command, library: Path) -> None:

@@ -21,6 +21,8 @@ from coocnet.nn import (
     FactorisedFilter,
     load_filter,
     new_filter,
+    pairs_that_moved,
+    read_filter,
     read_published_filter,
     save_filter,
 )
@@ -178,6 +180,39 @@ def test_a_filter_is_read_as_it_was_written(kind: str, tmp_path: Path) -> None:
     assert said == provenance()
     assert (read.kind, read.channels, read.radius_cells) == (kind, 4, 1)
     assert all(torch.equal(value, made.state_dict()[name]) for name, value in read.state_dict().items())
+
+
+def test_the_same_filter_is_the_same_bytes(tmp_path: Path) -> None:
+    made = learned_a_little("factorised").float()
+    written = set()
+    for number in range(12):
+        save_filter(made, tmp_path / f"{number}.safetensors", provenance())
+        written.add((tmp_path / f"{number}.safetensors").read_bytes())
+    assert len(written) == 1
+
+
+def test_either_kind_of_file_is_read_by_its_ending(tmp_path: Path) -> None:
+    made = learned_a_little("dense").float()
+    save_filter(made, tmp_path / "ours.safetensors", provenance())
+    np.save(tmp_path / "theirs.npy", made.dense().numpy())
+    for name, said in (("ours.safetensors", provenance()), ("theirs.npy", {})):
+        read, about = read_filter(tmp_path / name)
+        assert torch.equal(read.dense(), made.dense())
+        assert about == said
+
+
+@each_kind
+def test_the_pairs_that_moved_are_the_farthest_and_share_no_channel(kind: str) -> None:
+    made = learned_a_little(kind, channels=6)
+    apart = (made.dense() - ops.direct_filter(6, radius_cells=1, dtype=torch.float64)).flatten(2).norm(dim=2)
+    left, expected = apart.clone(), []
+    while left.max() > 0 and len(expected) < 3:
+        pair = divmod(int(left.argmax()), 6)
+        expected.append(pair)
+        for channel in pair:
+            left[channel], left[:, channel] = 0, 0
+    assert pairs_that_moved(made) == expected
+    assert pairs_that_moved(made, 1) == expected[:1]
 
 
 def _with(path: Path, **changes) -> None:

@@ -15,11 +15,14 @@ import pytest
 import torch
 from PIL import Image
 
+from coocnet import ops
 from coocnet.backbones import BACKBONES
 from coocnet.data.benchmarks import BENCHMARKS, OpenedBenchmark, Report
 from coocnet.describe import Describer
 from coocnet.errors import BenchmarkError, ImageError, InputError, WeightsMismatchError, WhiteningError
 from coocnet.evaluate import GroundTruth, Query, Result, average_precision, rank
+from coocnet.fetch import sha256_of
+from coocnet.nn import load_filter, new_filter, pairs_that_moved, save_filter
 from coocnet.ranking import Reciprocal, alpha_expansion, average_expansion
 from coocnet.recipe import PRESETS, Recipe
 from coocnet.reproduce import (
@@ -32,6 +35,8 @@ from coocnet.reproduce import (
     Measured,
     Rendered,
     evaluated,
+    figures,
+    given_filter,
     given_whitening,
     learned_on,
     measure,
@@ -44,6 +49,7 @@ from coocnet.reproduce import Report as Written
 from coocnet.reproduce.figures import agreement, cooccurrence_vector
 from coocnet.reproduce.report import rows_of
 from coocnet.reproduce.rows import Digests, Part, RowStore, described, key_of
+from coocnet.viz import BELOW_ZERO
 from coocnet.whitening import fit_pca
 
 # ------------------------------------------------------------------------------------------------ rows
@@ -347,12 +353,10 @@ _METHODS = {
 )
 def test_every_row_of_the_tables_has_the_recipe_that_its_label_says(table: str, row) -> None:
     assert len(row.published) == len(TABLES[table].columns)
-    if "learn" in row.label:
-        assert (row.recipe, row.note) == (None, "needs the learned filter")
-        return
     recipe = row.recipe
     label, _, dim = row.label.partition(", ")
-    method, *rest = label.split(" + ")
+    assert row.learned == ("learn" in label)
+    method, *rest = label.replace("learn", "").split(" + ")
     expected = {
         "pooling": _METHODS[method],
         "prior": next((_PRIORS[part] for part in rest if part in _PRIORS), "none"),
@@ -378,6 +382,12 @@ def test_published_figures_are_found_by_recipe_and_benchmark() -> None:
     assert found == {"easy": (63.37, "table1"), "medium": (47.63, "table1"), "hard": (21.96, "table1")}
     assert published(PRESETS["paper-chco-sct-td"], "ukbench") == {}
     assert published(Recipe(), "roxford5k") == {}
+
+
+def test_what_is_published_of_a_learned_row_is_not_taken_for_its_preset_s(monkeypatch) -> None:
+    backwards = replace(TABLES["table4"], rows=TABLES["table4"].rows[::-1])
+    monkeypatch.setitem(TABLES, "table4", backwards)
+    assert published(PRESETS["paper-bp-act-ms"], "oxford5k") == {"": (76.79, "table4")}
 
 
 def test_the_whitening_is_learned_where_the_paper_learned_it() -> None:
@@ -517,7 +527,7 @@ def test_the_baseline_is_whitened_by_its_own_unless_another_is_asked_for(checkpo
 
 def test_what_cannot_be_made_is_told_why(bench, monkeypatch) -> None:
     learned = next(row for row in TABLES["table4"].rows if "learn" in row.label)
-    assert bench.outcome(learned, "oxford5k").missing == "needs the learned filter"
+    assert bench.outcome(learned, "oxford5k").missing == "needs the learned filter: give one with --filter FILE"
     baseline = next(row for row in TABLES["table7"].rows if "tuned" in row.label)
     assert "a network of its own" in bench.outcome(baseline, "rparis6k").missing
 
@@ -526,6 +536,106 @@ def test_what_cannot_be_made_is_told_why(bench, monkeypatch) -> None:
 
     monkeypatch.setattr(bench.world, "benchmark", gone)
     assert bench.outcome(TABLES["table1"].rows[0], "holidays").missing == "holidays is not here"
+    assert "--filter FILE" in bench.outcome(learned, "oxford5k").missing, "no benchmark is fetched for it"
+
+
+def _filter(path: Path, *, channels: int = 512, seed: int = 0, **said: str) -> Path:
+    """A file of a filter that has left its start, as of the network of the tests, judged well."""
+    learned = new_filter("factorised", channels, radius_cells=1, rank=2, seed=seed)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in learned.parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=generator))
+    made_for = {"backbone": "squeezenet1_1", "tap": "features", "gate": "passed", "learned_from": "sfm-120k"}
+    save_filter(learned, path, made_for | said)
+    return path
+
+
+LEARNED = TABLES["table4"].rows[2]
+DIRECT = TABLES["table4"].rows[1]
+
+
+def test_the_rows_of_the_learned_filter_are_those_of_its_recipe(bench, tmp_path) -> None:
+    bench.filter = _filter(tmp_path / "one.safetensors", recipe="weights = '/home/me/own.safetensors'")
+    made = bench.outcome(LEARNED, "oxford5k").result
+    preset = bench.change.of(PRESETS["paper-bp-act-ms"]).with_filter(bench.filter)
+    describer, laboratory = Describer(preset), Laboratory(tmp_path / "elsewhere")
+    learned = learned_on(describer, "retrieval-sfm-120k", bench.world, laboratory)
+    expected = evaluated(bench.world.benchmark("oxford5k"), describer, laboratory, learned=learned)
+    assert [one.values for one in made.scores] == [one.values for one in expected.scores]
+    assert made.scores[0].values != bench.outcome(DIRECT, "oxford5k").result.scores[0].values
+    said = made.manifest
+    assert said["rows"]["fingerprint"] == preset.fingerprint()
+    assert said["filter"] == {
+        "backbone": "squeezenet1_1", "tap": "features", "gate": "passed", "learned_from": "sfm-120k",
+    }  # fmt: skip
+    assert said["trained_on"] == ["retrieval-sfm-120k", "sfm-120k"]
+    assert 'filter = "one.safetensors"' in said["rows"]["recipe"]
+    assert str(tmp_path) not in json.dumps(said)
+    assert "/home/me" not in json.dumps(said)
+
+
+def test_a_result_of_another_filter_is_not_taken_for_this_ones(bench, tmp_path) -> None:
+    one, other = (_filter(tmp_path / f"{seed}.safetensors", seed=seed) for seed in (1, 2))
+    bench.filter = one
+    first = bench.outcome(LEARNED, "oxford5k").result
+    bench.filter = other
+    second = bench.outcome(LEARNED, "oxford5k").result
+    assert first.manifest["rows"]["fingerprint"] != second.manifest["rows"]["fingerprint"]
+    of_first, of_second = (
+        next((tmp_path / "results").glob(f"*--{sha256_of(path)[:12]}.json")) for path in (one, other)
+    )
+    of_second.write_bytes(of_first.read_bytes())
+    assert bench.outcome(LEARNED, "oxford5k").result.scores == second.scores
+    held = of_second.stat().st_mtime_ns
+    bench._describer = None
+    bench.describer = None  # nothing is loaded for what is there already
+    assert bench.outcome(LEARNED, "oxford5k").result.scores == second.scores
+    assert of_second.stat().st_mtime_ns == held
+    moved = one.rename(tmp_path / "moved.safetensors")
+    bench.filter = moved
+    assert bench.outcome(LEARNED, "oxford5k").result.scores == first.scores
+
+
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        ({"gate": "refused"}, "refused by its gate"),
+        ({"backbone": "vgg16", "tap": "pool5"}, "512 channels of vgg16 pool5; squeezenet1_1 features has 512"),
+        ({"channels": 4}, "4 channels of squeezenet1_1 features; squeezenet1_1 features has 512"),
+    ],
+    ids=["refused", "of another network", "of other channels"],
+)
+def test_a_filter_that_does_not_serve_is_a_reason_and_the_other_rows_are_made(bench, tmp_path, said, reason) -> None:
+    bench.filter = _filter(tmp_path / "f.safetensors", **said)
+    assert reason in bench.outcome(LEARNED, "oxford5k").missing
+    assert bench.outcome(DIRECT, "oxford5k").result
+    figures = [figure for name in ("figure7", "figure8") for figure in FIGURES[name](bench, tmp_path)]
+    if "gate" in said:  # to be looked at nevertheless
+        assert all((tmp_path / figure.file).is_file() for figure in figures)
+    else:
+        assert [(figure.file, reason in figure.said) for figure in figures] == [("", True)] * 2
+
+
+def test_a_published_filter_is_turned_into_one_of_ours(bench, tmp_path) -> None:
+    weight = np.random.default_rng(0).random((512, 512, 3, 3)).astype(np.float32)
+    np.save(tmp_path / "theirs.npy", weight)
+    (tmp_path / "report").mkdir()
+    bench.filter, about = given_filter(tmp_path / "theirs.npy", tmp_path / "report")
+    learned, said = load_filter(bench.filter)
+    np.testing.assert_allclose(learned.dense().numpy(), 9 * weight, rtol=1e-6)
+    assert (said["source_sha256"], said["scaled_by"]) == (sha256_of(tmp_path / "theirs.npy"), "9")
+    assert str(tmp_path) not in json.dumps(said)
+    assert "theirs.npy" in about
+    assert "a network that it does not name" in about
+    assert "never judged by a gate" in about
+    digest = sha256_of(bench.filter)
+    assert given_filter(tmp_path / "theirs.npy", tmp_path / "report")[0] == bench.filter
+    assert sha256_of(bench.filter) == digest
+    assert bench.outcome(LEARNED, "oxford5k").result.manifest["filter"]["source_sha256"] == said["source_sha256"]
+    np.save(tmp_path / "theirs.npy", weight[:4, :4])
+    bench.filter, _ = given_filter(tmp_path / "theirs.npy", tmp_path / "report")
+    assert "4 channels of a network that it does not name" in bench.outcome(LEARNED, "oxford5k").missing
 
 
 def test_the_whitening_may_be_learned_elsewhere_than_in_the_paper(bench, tmp_path) -> None:
@@ -584,7 +694,7 @@ def test_the_report_says_published_ours_difference_and_what_is_missing(bench, tm
     write_report(report, tmp_path)
     text, page = (tmp_path / "report.md").read_text(), (tmp_path / "report.html").read_text()
     assert "| BP(AA) + ms | oxford5k | all | 76.67 |" in text
-    assert "needs the learned filter | BP(ACT)learn + ms on oxford5k" in text
+    assert "needs the learned filter: give one with --filter FILE | BP(ACT)learn + ms on oxford5k" in text
     assert "| 24 × 32 × 2048 | 16.678 | 2417.9 | 145 | 2.000 | 3000.0 | 1500 |" in text
     assert "| 24 × 32 × 2048, five | 5.578 | out of memory |  | 10.000 | not tried |  |" in text
     assert "Scaled &lt;down&gt;." in page
@@ -613,6 +723,63 @@ def test_figures_are_drawn_from_the_pictures_that_are_here(bench, tmp_path, name
         assert figure.said
 
 
+def test_figure_7_shows_the_learned_windows_under_the_direct_ones(bench, tmp_path, monkeypatch) -> None:
+    bench.filter = _filter(tmp_path / "f.safetensors")
+    learned, _ = load_filter(bench.filter)
+    drawn, real = [], figures.draw_taps
+
+    def noted(rows, names, target):
+        drawn.append((rows, names))
+        real(rows, names, target)
+
+    monkeypatch.setattr(figures, "draw_taps", noted)
+    made = FIGURES["figure7"](bench, tmp_path)
+    assert [one.file for one in made] == ["figure7.png", "figure7-moved.png"]
+    assert all((tmp_path / one.file).is_file() for one in made)
+    for (rows, names), pairs in zip(
+        drawn, ([(5, 5), (12, 8), (5, 9), (1, 9)], pairs_that_moved(learned)), strict=True
+    ):
+        assert names == [f"{one} – {other}" for one, other in pairs]
+        for at, pair in enumerate(pairs):
+            np.testing.assert_array_equal(rows["direct"][at], np.full((3, 3), float(pair[0] != pair[1])))
+            np.testing.assert_array_equal(rows["learned"][at], learned.taps(*pair).numpy())
+    far = (learned.taps(*pairs_that_moved(learned)[0]) - 1).norm()
+    assert f"by {float(far):.3g}." in made[1].said
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_figure_8_shows_the_learned_cooccurrence_beside_the_direct_one(bench, tmp_path, monkeypatch, sign) -> None:
+    learned = new_filter("dense", 512, radius_cells=0, rank=1)
+    with torch.no_grad():
+        learned.weight.mul_(sign)
+    bench.filter = tmp_path / "f.safetensors"
+    save_filter(learned, bench.filter, {})
+    drawn, real = [], figures.viz.heat_over
+
+    def noted(pixels, heat):
+        drawn.append(heat)
+        return real(pixels, heat)
+
+    monkeypatch.setattr(figures.viz, "heat_over", noted)
+    (made,) = FIGURES["figure8"](bench, tmp_path)
+    assert (tmp_path / made.file).is_file()
+    assert "photograph and direct beside learned." in made.said
+    assert (BELOW_ZERO in made.said) == (sign < 0)
+    benchmark, describer = bench.world.benchmark("oxford5k"), Describer(bench.change.of(PRESETS["paper-chco-sct"]))
+    assert len(drawn) == 12
+    for (path, _), direct, other in zip(benchmark.queries, drawn[::2], drawn[1::2], strict=True):
+        a = describer.map_of(describer.load(path, upright=False).pixels)
+        for heat, radius, factor in ((direct, 4, 1), (other, 0, sign)):
+            total = factor * ops.direct_cooccurrence(a, radius_cells=radius)[0].sum(0).numpy()
+            np.testing.assert_allclose(heat, total, rtol=1e-4, atol=1e-5)
+
+
+def test_figures_7_and_8_say_how_a_filter_is_given(bench, tmp_path) -> None:
+    for name in ("figure7", "figure8"):
+        (made,) = FIGURES[name](bench, tmp_path)
+        assert made.said.endswith("missing: needs the learned filter: give one with --filter FILE.")
+
+
 def test_a_figure_without_pictures_says_what_is_missing(bench, tmp_path, monkeypatch) -> None:
     def gone(name: str):
         raise BenchmarkError(f"{name} is not here")
@@ -625,8 +792,6 @@ def test_a_figure_without_pictures_says_what_is_missing(bench, tmp_path, monkeyp
 
 
 def test_the_cooccurrence_vector_sums_the_tensor_over_cells(describer, photos) -> None:
-    from coocnet import ops
-
     path = sorted(photos.iterdir())[0]
     a = describer.map_of(describer.load(path).pixels)
     ct = ops.direct_cooccurrence(a, radius_cells=4, mask=ops.activation_mask(a))

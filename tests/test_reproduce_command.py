@@ -189,6 +189,37 @@ def test_the_whole_chain_runs_scaled_down(run, recipe_file: Path, tmp_path: Path
     assert "Missing" not in text
 
 
+def test_with_a_filter_the_figures_and_rows_of_the_learned_one_are_made(
+    run, recipe_file: Path, tmp_path: Path
+) -> None:
+    import numpy as np
+
+    weight = np.random.default_rng(0).random((512, 512, 1, 1)).astype(np.float32)
+    np.save(tmp_path / "theirs.npy", weight)
+    what = ("table4", "figure7", "figure8", "--scale-down", "--whitening", "none", "--backbone", recipe_file)
+    asked = ("reproduce", *what, "--to", "data", "-o", "small", "--filter", "theirs.npy")
+    done = run(*asked)
+    assert done.returncode == 0, done.stderr
+    text = (tmp_path / "small" / "report.md").read_text()
+    assert "The learned filter: theirs.npy, SHA-256" in text
+    assert "12 of 24 rows were made" in text, "those with query expansion want a whitening"
+    assert "| BP(ACT)learn + ms | rparis6k | hard | 48.37 |" in text
+    assert "figure7-moved.png" in text
+    assert len(list((tmp_path / "small").glob("published-filter-*.safetensors"))) == 1
+    made = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "small" / "results-scaled-down").iterdir()}
+    again = run(*asked)
+    assert again.returncode == 0, again.stderr
+    results = (tmp_path / "small" / "results-scaled-down").iterdir()
+    assert {path.name: path.stat().st_mtime_ns for path in results} == made
+
+
+def test_a_filter_that_is_none_is_refused_before_any_work(run, recipe_file: Path, tmp_path: Path) -> None:
+    done = run("reproduce", "figure7", "--scale-down", "-o", "report", "--filter", recipe_file)
+    assert done.returncode == 1
+    assert "no learned filter" in " ".join(done.stderr.split())
+    assert not list((tmp_path / "report").iterdir())
+
+
 def test_an_unknown_place_to_learn_a_whitening_is_refused_before_any_work(run, tmp_path: Path) -> None:
     done = run("reproduce", "table1", "--whitening", "nonsense", "-o", "report")
     assert done.returncode == 1

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from coocnet.viz import Labelled, decimals, heat_over, heatmap, montage
+from coocnet.viz import BELOW_ZERO, Labelled, decimals, heat_over, heatmap, montage, sheets
 
 GREY = np.full((60, 80, 3), 128, np.uint8)
 
@@ -24,6 +24,44 @@ def test_heat_does_not_depend_on_the_scale_or_offset_of_the_map() -> None:
     np.testing.assert_allclose(heat_over(GREY, heat).astype(int), heat_over(GREY, 7 * heat + 3).astype(int), atol=1)
 
 
+def test_what_is_below_zero_is_drawn_as_zero() -> None:
+    heat = np.random.default_rng(0).normal(size=(6, 8)).astype(np.float32)
+    np.testing.assert_array_equal(heat_over(GREY, heat), heat_over(GREY, np.maximum(heat, 0)))
+    assert len(np.unique(heat_over(GREY, -np.abs(heat)).reshape(-1, 3), axis=0)) == 1
+
+
+@pytest.mark.parametrize("size", [(60, 80), (60, 180)])
+def test_a_learned_map_stands_beside_the_direct_one(size: tuple[int, int]) -> None:
+    pixels = np.full((*size, 3), 128, np.uint8)
+    random = np.random.default_rng(0)
+    activations, direct, learned = (random.random((4, 5)).astype(np.float32) for _ in range(3))
+    shown = np.asarray(heatmap(pixels, activations, direct, learned, caption="c"))
+    positions = []
+    for heat in (activations, direct, learned):
+        panel = heat_over(pixels, heat)
+        rows, columns = (shown.shape[axis] - size[axis] + 1 for axis in (0, 1))
+        found = [
+            (row, column)
+            for row, column in np.ndindex(rows, columns)
+            if (shown[row, column] == panel[0, 0]).all()
+            and np.array_equal(shown[row : row + size[0], column : column + size[1]], panel)
+        ]
+        assert len(found) == 1
+        positions += found
+    along = 1 if size[1] <= 2 * size[0] else 0
+    assert positions == sorted(set(positions))
+    assert [len(set(ends)) for ends in zip(*positions, strict=True)] == ([1, 3] if along else [3, 1])
+
+
+@pytest.mark.parametrize(("least", "said"), [(-0.1, True), (0.0, False)])
+def test_the_caption_says_where_learned_sums_are_below_zero(monkeypatch, least: float, said: bool) -> None:
+    captions = []
+    monkeypatch.setattr(sheets, "wrapped", lambda text, *_: captions.append(text) or [text])
+    learned = np.array([[least, 1.0]])
+    heatmap(GREY, np.ones((1, 2)), np.ones((1, 2)), learned, caption="c")
+    assert (BELOW_ZERO in captions[0]) == said
+
+
 @pytest.mark.parametrize("value", [0.0, 3.0])
 def test_a_flat_map_is_evenly_dark(value: float) -> None:
     shown = heat_over(GREY, np.full((4, 4), value, np.float32))
@@ -34,8 +72,9 @@ def test_a_flat_map_is_evenly_dark(value: float) -> None:
 @pytest.mark.parametrize("size", [(1, 1), (1, 300), (2000, 3), (480, 640), (40, 4000), (4000, 40)])
 def test_pictures_of_any_shape_can_be_shown(size: tuple[int, int]) -> None:
     pixels = np.zeros((*size, 3), np.uint8)
-    sheet = heatmap(pixels, np.ones((2, 3)), np.ones((2, 3)), caption="a very long caption " * 30)
-    assert sheet.width < 2200
+    for learned in (None, np.ones((2, 3))):
+        sheet = heatmap(pixels, np.ones((2, 3)), np.ones((2, 3)), learned, caption="a very long caption " * 30)
+        assert sheet.width < 2200
     found = montage(Labelled(pixels, "q"), [Labelled(pixels, "1", "x" * 400)] * 12, box=(0, 0, 1, 1))
     assert isinstance(found, Image.Image)
     assert found.width < 2200

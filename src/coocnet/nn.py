@@ -24,6 +24,9 @@ from coocnet.output import written_whole
 
 _KIND = "coocnet-filter-1"
 _UNEVENNESS = 0.3
+_PAIRS_SHOWN = 6
+PUBLISHED_ENDING = ".npy"
+"""Of a filter's file as the authors publish theirs."""
 
 
 class CooccurrenceFilter(nn.Module):
@@ -190,6 +193,8 @@ def new_filter(kind: str, channels: int, *, radius_cells: int, rank: int, seed: 
 def save_filter(learned: CooccurrenceFilter, path: str | os.PathLike[str], provenance: dict[str, str]) -> None:
     """Writes a safetensors file, whole or not at all: the weights, and where they come from.
 
+    The same filter of the same provenance is the same bytes, so that its digest names it.
+
     Args:
         learned: the filter.
         path: where to.
@@ -201,7 +206,7 @@ def save_filter(learned: CooccurrenceFilter, path: str | os.PathLike[str], prove
     tensors = {name: value.detach().cpu().contiguous() for name, value in learned.state_dict().items()}
     metadata = {"kind": _KIND, "filter": learned.kind, "provenance": json.dumps(provenance)}
     with written_whole(path) as unfinished:
-        Path(unfinished).write_bytes(save(tensors, metadata))
+        Path(unfinished).write_bytes(_in_order(save(tensors, metadata)))
 
 
 def load_filter(path: str | os.PathLike[str]) -> tuple[CooccurrenceFilter, dict[str, str]]:
@@ -251,6 +256,38 @@ def read_published_filter(path: str | os.PathLike[str]) -> DenseFilter:
             f"{name} holds {array.dtype} {array.shape}; a filter is (d, d, s, s), s odd, of finite floats"
         )
     return _dense_of(torch.from_numpy(array.astype(np.float32)), name)
+
+
+def read_filter(path: str | os.PathLike[str]) -> tuple[CooccurrenceFilter, dict[str, str]]:
+    """A filter of either kind of file: ours with its provenance, or the authors' NumPy file, which has none.
+
+    Raises:
+        FilterError: it cannot be read, or is something else.
+    """
+    if os.fspath(path).lower().endswith(PUBLISHED_ENDING):
+        return read_published_filter(path), {}
+    return load_filter(path)
+
+
+def pairs_that_moved(learned: CooccurrenceFilter, most: int = _PAIRS_SHOWN) -> list[tuple[int, int]]:
+    """The pairs of channels whose windows are the farthest from the direct filter's, no channel twice."""
+    far = learned.distances_from_direct()
+    found: list[tuple[int, int]] = []
+    for at in far.flatten().argsort(descending=True).tolist():
+        one, other = divmod(at, learned.channels)
+        if not any({one, other} & {*pair} for pair in found):
+            found.append((one, other))
+        if len(found) == min(most, learned.channels // 2):
+            break
+    return found
+
+
+def _in_order(content: bytes) -> bytes:
+    """A safetensors file with its header sorted: the library writes the metadata in another order each time."""
+    start = 8 + int.from_bytes(content[:8], "little")
+    header = json.dumps(json.loads(content[8:start]), sort_keys=True).encode()
+    header += b" " * (-len(header) % 8)
+    return len(header).to_bytes(8, "little") + header + content[start:]
 
 
 def _of_tensors(kind: object, tensors: dict[str, Tensor]) -> CooccurrenceFilter:

@@ -24,16 +24,35 @@ def map_mask(a: Float[Tensor, "b d h w"], recipe: Recipe) -> Float[Tensor, "b d 
 
 def map_cooccurrence(a: Float[Tensor, "b d h w"], recipe: Recipe) -> Float[Tensor, "b d h w"]:
     """The recipe's co-occurrence tensor of a map: direct, or with its learned filter."""
-    mask = map_mask(a, recipe)
     if recipe.cooccurrence.filter:
-        with torch.no_grad():
-            ct: Tensor = recipe_filter(recipe, a.shape[1], a.device)(a.float(), mask.float())
-        return ct.to(a.dtype)
-    return ops.direct_cooccurrence(a, radius_cells=recipe.cooccurrence.radius_cells, mask=mask)
+        return learned_cooccurrence(a, recipe, recipe_filter(recipe, a.shape[1], a.device))
+    return direct_cooccurrence(a, recipe)
 
 
-def recipe_filter(recipe: Recipe, channels: int, device: torch.device) -> CooccurrenceFilter:
+def direct_cooccurrence(a: Float[Tensor, "b d h w"], recipe: Recipe) -> Float[Tensor, "b d h w"]:
+    """The direct co-occurrence tensor of a map, whether or not the recipe has a learned filter."""
+    return ops.direct_cooccurrence(a, radius_cells=recipe.cooccurrence.radius_cells, mask=map_mask(a, recipe))
+
+
+def learned_cooccurrence(
+    a: Float[Tensor, "b d h w"], recipe: Recipe, learned: CooccurrenceFilter
+) -> Float[Tensor, "b d h w"]:
+    """The co-occurrence tensor of a map with a filter on the same device, under the recipe's mask."""
+    with torch.no_grad():
+        ct: Tensor = learned(a.float(), map_mask(a, recipe).float())
+    return ct.to(a.dtype)
+
+
+def recipe_filter(
+    recipe: Recipe, channels: int, device: torch.device, *, even_refused: bool = False
+) -> CooccurrenceFilter:
     """The learned filter of a recipe; read once, checked, and kept for the next map.
+
+    Args:
+        recipe: names it.
+        channels: of the maps.
+        device: where it is to be.
+        even_refused: also one that its gate refused, to look at.
 
     Raises:
         FilterError: its file is missing, damaged, another one than the recipe names, for other maps than these, or
@@ -45,11 +64,12 @@ def recipe_filter(recipe: Recipe, channels: int, device: torch.device) -> Cooccu
     made_for = {key: provenance.get(key) for key in ("backbone", "tap")}
     here = {"backbone": recipe.backbone, "tap": recipe.tap}
     if learned.channels != channels or (any(made_for.values()) and made_for != here):
+        network = " ".join(filter(None, made_for.values())) or "a network that it does not name"
         raise FilterError(
-            f"{name} was learned on maps of {learned.channels} channels of {made_for['backbone']} {made_for['tap']}; "
+            f"{name} was learned on maps of {learned.channels} channels of {network}; "
             f"{recipe.backbone} {recipe.tap} has {channels}. Give the recipe that was written with the filter."
         )
-    if provenance.get("gate", "passed") != "passed":
+    if not even_refused and provenance.get("gate", "passed") != "passed":
         raise FilterError(
             f"{name} was refused by its gate: on held-out pictures it is worse than the direct filter "
             f"({provenance.get('gate_judged')}). Use a recipe without it, or train on more or other pictures."

@@ -9,45 +9,86 @@ import typer
 
 from coocnet.cli.app import DEFAULT_INDEX, DeviceOption, IndexOption, WeightsOption, app, parse_box, with_weights
 from coocnet.cli.terminal import download_progress, out, plain, progress_display, tell_unverified
-from coocnet.errors import InputError, printable
+from coocnet.errors import FilterError, InputError, printable
 
 if TYPE_CHECKING:
+    from coocnet.describe import Describer
     from coocnet.explain import Explanation
+    from coocnet.nn import CooccurrenceFilter
 
 
-@app.command(epilog="Example:  coocnet heatmap tower.jpg -o heat.png")
+@app.command(
+    epilog="Example:  coocnet heatmap tower.jpg -o heat.png     "
+    "coocnet heatmap tower.jpg -o heat.png --recipe chco-sct --filter learned.safetensors"
+)
 def heatmap(
     image: Annotated[Path, typer.Argument(help="A picture.", metavar="IMAGE")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The picture to write.", metavar="OUT.png")],
     recipe: Annotated[
         str, typer.Option("--recipe", help="A preset (see coocnet recipes) or a TOML file.", metavar="NAME|FILE")
     ] = "default",
+    learned_filter: Annotated[
+        Path | None,
+        typer.Option(
+            "--filter",
+            help="A learned filter to lay beside the direct one; the recipe's if not given.",
+            metavar="FILE.safetensors|npy",
+        ),
+    ] = None,
     weights: WeightsOption = "",
     device: DeviceOption = None,
 ) -> None:
-    """Draw where the network fires and where its channels fire together, over the picture."""
+    """Draw where the network fires and where its channels fire together, over the picture.
+
+    With a learned filter, of the recipe or given, its co-occurrence stands beside the direct one; a given one only
+    has to have as many channels as the map, and may be one that its gate refused.
+    """
     from coocnet import viz
     from coocnet.describe import Describer
-    from coocnet.poolings import map_cooccurrence
+    from coocnet.nn import read_filter
+    from coocnet.poolings import direct_cooccurrence, learned_cooccurrence
     from coocnet.recipe import Recipe
 
-    target = viz.checked_target(output, sources=[image, recipe, weights])
+    target = viz.checked_target(output, sources=[image, recipe, weights, learned_filter or ""])
+    used = with_weights(Recipe.load(recipe), weights)
+    of_filter = str(learned_filter or used.cooccurrence.filter)
+    given = read_filter(of_filter) if of_filter else None
     with progress_display() as progress:
-        describer = Describer(
-            with_weights(Recipe.load(recipe), weights), device=device, progress=download_progress(progress)
-        )
+        describer = Describer(used, device=device, progress=download_progress(progress))
     tell_unverified(describer)
     pixels = describer.load(image).pixels
     a = describer.map_of(pixels)
-    ct = map_cooccurrence(a, describer.recipe)
-    used = describer.recipe
+    maps = [a, direct_cooccurrence(a, used)]
     caption = (
         f"{image.name} · {used.backbone} {used.tap}, {a.shape[3]} by {a.shape[2]} cells, {a.shape[1]} channels, "
         f"r = {used.cooccurrence.radius_cells}"
     )
-    sums = [m[0].sum(0).float().cpu().numpy() for m in (a, ct)]
-    viz.save(viz.heatmap(pixels, sums[0], sums[1], caption=caption), target)
+    if given:
+        learned, about = _fitting(describer, given, of_filter)
+        maps.append(learned_cooccurrence(a, used, learned))
+        caption += f" · {about}"
+    sums = [m[0].sum(0).float().cpu().numpy() for m in maps]
+    viz.save(viz.heatmap(pixels, *sums, caption=caption), target)
     out.print(f"Written: {plain(target)}")
+
+
+def _fitting(
+    describer: Describer, given: tuple[CooccurrenceFilter, dict[str, str]], path: str
+) -> tuple[CooccurrenceFilter, str]:
+    """A filter for the describer's maps, and what is to be said of it."""
+    (learned, said), used = given, describer.recipe
+    if learned.channels != describer.tap.channels:
+        raise FilterError(
+            f"{printable(path)} is a filter of {learned.channels} channels, but {used.backbone} {used.tap} has "
+            f"{describer.tap.channels}: give --recipe one of the network that it was learned on"
+        )
+    network = " ".join(said[key] for key in ("backbone", "tap") if key in said)
+    notes = [
+        f"learned filter {printable(Path(path).name)}, r = {learned.radius_cells}",
+        "" if network in ("", f"{used.backbone} {used.tap}") else f"learned on another network, {network}",
+        "" if said.get("gate", "passed") == "passed" else "refused by its gate",
+    ]
+    return learned.to(describer.device), ", ".join(filter(None, notes))
 
 
 @app.command(epilog="Example:  coocnet explain tower.jpg found.jpg -o why.png     (both as the index describes them)")

@@ -30,7 +30,8 @@ OfflineOption = Annotated[
 
 @app.command(
     epilog="Example:  coocnet reproduce table1 figure2 --to ~/benchmarks -o report     "
-    "coocnet reproduce all --scale-down -o small"
+    "coocnet reproduce all --scale-down -o small     "
+    "coocnet reproduce figure7 figure8 table4 --filter learned.safetensors"
 )
 def reproduce(
     what: Annotated[list[str], typer.Argument(help="table1 … table7, figure2, 5, 7, 8, or all.", metavar="WHAT...")],
@@ -49,6 +50,15 @@ def reproduce(
         typer.Option(
             help="In place of the paper's whitening: one learned on this benchmark, or none; the report says so.",
             metavar="NAME|none",
+        ),
+    ] = None,
+    learned_filter: Annotated[
+        Path | None,
+        typer.Option(
+            "--filter",
+            help="The learned filter of figures 7 and 8 and of the rows BP(ACT)learn of tables 4 and 7; .npy as the "
+            "authors publish theirs.",
+            metavar="FILE.safetensors|npy",
         ),
     ] = None,
     scale_down: Annotated[
@@ -72,6 +82,7 @@ def reproduce(
         Laboratory,
         Rendered,
         Report,
+        given_filter,
         measure,
         write_report,
     )
@@ -86,7 +97,8 @@ def reproduce(
     change = Change(
         None if backbone is None else Recipe.load(backbone), SCALED_DOWN_PX if scale_down else None, whitening
     )
-    report = Report(_said(change, scale_down=scale_down))
+    of_filter, about_filter = given_filter(learned_filter, folder) if learned_filter else (None, "")
+    report = Report(_said(change, about_filter, scale_down=scale_down))
     with progress_display() as progress:
         steps = step_progress(progress)
         world: World = (
@@ -99,6 +111,7 @@ def reproduce(
             Laboratory(to, steps),
             folder / ("results-scaled-down" if scale_down else "results"),
             change,
+            of_filter,
             device=device,
             loaded=tell_unverified,
             downloading=download_progress(progress),
@@ -177,7 +190,7 @@ def _made_folder(output: Path) -> Path:
     return folder
 
 
-def _said(change: object, *, scale_down: bool) -> list[str]:
+def _said(change: object, about_filter: str, *, scale_down: bool) -> list[str]:
     said = []
     if scale_down:
         said.append(
@@ -186,6 +199,8 @@ def _said(change: object, *, scale_down: bool) -> list[str]:
         )
     if str(change):
         said.append(f"Not as in the paper: {change}.")
+    if about_filter:
+        said.append(about_filter)
     said.append(
         "Published figures are those of the paper. Where the paper is silent, coocnet's own choices hold: they are "
         "in docs/design.md and in each result file. The paper gives no numbers for query expansion."

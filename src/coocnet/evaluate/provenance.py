@@ -114,18 +114,20 @@ def made_elsewhere(*paths: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def made_by_recipe(toml: str, fingerprint: str, weights_sha256: str) -> dict[str, Any]:
-    """The recipe that made the rows: its TOML with weights by name at most, its fingerprint, the weights' SHA-256.
+    """The recipe that made the rows: its TOML with files by name at most, its fingerprint, the weights' SHA-256.
 
     Raises:
         InputError: this is not TOML.
     """
     try:
-        weights = tomllib.loads(toml).get("weights", "")
+        recipe = tomllib.loads(toml)
     except tomllib.TOMLDecodeError as error:
         raise InputError(f"this is not a recipe's TOML: {error}") from error
-    name = re.split(r"[/\\]", str(weights))[-1]
-    if name != weights:  # a path says where things lie on one machine, and the digest says more
-        toml = re.sub(r"(?m)^weights *=.*$", lambda _: f'weights = "{name}"', toml)
+    for key, table in (("weights", recipe), ("filter", recipe.get("cooccurrence", {}))):
+        path = str(table.get(key, ""))
+        name = re.split(r"[/\\]", path)[-1]
+        if name != path:  # a path says where things lie on one machine, and the digest says more
+            toml = re.sub(rf"(?m)^{key} *=.*$", f'{key} = "{name}"', toml)
     return {"recipe": toml, "fingerprint": fingerprint, "weights_sha256": weights_sha256}
 
 

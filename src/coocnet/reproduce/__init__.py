@@ -17,6 +17,7 @@ from coocnet.reproduce.experiment import (
     whitening_of_pairs,
 )
 from coocnet.reproduce.figures import FIGURES
+from coocnet.reproduce.filters import given_filter
 from coocnet.reproduce.published import PAIRS, TABLES, TIMINGS, published, whitened_on
 from coocnet.reproduce.report import Report, write_report
 from coocnet.reproduce.tables import SCALED_DOWN_PX, Bench, Change, Outcome
@@ -41,6 +42,7 @@ __all__ = [
     "Report",
     "World",
     "evaluated",
+    "given_filter",
     "given_whitening",
     "is_tuned",
     "learned_on",

@@ -15,7 +15,9 @@ from coocnet.data.benchmarks import OpenedBenchmark, Progress, Training, lookup
 from coocnet.describe import Describer
 from coocnet.errors import CoocnetError, InputError
 from coocnet.evaluate import NOT_KNOWN, Benchmark, Result, made_by_recipe, manifest, picture_set, score, score_rows
+from coocnet.nn import load_filter
 from coocnet.ranking import EXPANSIONS, RERANKINGS
+from coocnet.recipe import Recipe
 from coocnet.reproduce.rows import Digests, Part, RowStore, described
 from coocnet.reproduce.world import World
 from coocnet.whitening import Whitening, fit_pairs, fit_pca
@@ -151,7 +153,7 @@ def evaluated(
         crop: False takes queries whole.
         reranking: a name in ``coocnet.ranking.RERANKINGS``, or "none".
         tuned_on: for the manifest.
-        trained_on: for the manifest; sets that the whitening learned from are added.
+        trained_on: for the manifest; sets that the whitening and a filter learned from are added.
 
     Raises:
         BenchmarkError: pictures that cannot be described.
@@ -183,6 +185,8 @@ def evaluated(
     else:
         ranked = RERANKINGS[reranking](database).rank(queries, k=len(database))
         scores = score(ranked.positions, truth, distractors=len(benchmark.distractors))
+    of_filter = _filter_said(recipe)
+    learned_from = [name for name in of_filter.get("learned_from", "").split(", ") if name]
     said = manifest(
         truth,
         rows=made_by_recipe(recipe.to_toml(), recipe.fingerprint(), describer.weights_sha256),
@@ -192,11 +196,13 @@ def evaluated(
         expansion=expansion,
         reranking=reranking,
         tuned_on=tuned_on,
-        trained_on=(*trained_on, *(learned.trained_on if learned else ())),
+        trained_on=(*trained_on, *(learned.trained_on if learned else ()), *learned_from),
         seconds=time.perf_counter() - started,
     )
     said["orientation"] = "upright" if upright else "as stored"
     said["device"] = str(describer.device)
+    if of_filter:
+        said["filter"] = of_filter
     said["distractors"] = (
         picture_set((path.stem, laboratory.digests.of(path)) for path in benchmark.distractors)
         if benchmark.distractors
@@ -216,6 +222,14 @@ def _whitening_said(
         return "none"
     scored = frozenset(map(laboratory.digests.of, benchmark.images))
     return {**learned.facts, "pictures_scored_too": len(learned.digests & scored) if learned.digests else NOT_KNOWN}
+
+
+def _filter_said(recipe: Recipe) -> dict[str, str]:
+    """Where the recipe's learned filter comes from, without what names folders; nothing where it has none."""
+    if not recipe.cooccurrence.filter:
+        return {}
+    _, provenance = load_filter(recipe.cooccurrence.filter)
+    return {key: value for key, value in provenance.items() if key not in ("recipe", "settings")}
 
 
 def _provenance(describer: Describer, fitted_on: str) -> dict[str, str]:

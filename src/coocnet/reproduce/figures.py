@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,16 +12,19 @@ import torch
 from jaxtyping import Float
 
 from coocnet import ops, viz
+from coocnet.backbones import lookup
 from coocnet.data.benchmarks import OpenedBenchmark
 from coocnet.describe import Describer
 from coocnet.errors import CoocnetError, InputError, printable
+from coocnet.nn import CooccurrenceFilter, pairs_that_moved
 from coocnet.output import written_whole
-from coocnet.poolings import map_cooccurrence
+from coocnet.poolings import learned_cooccurrence, map_cooccurrence, recipe_filter
 from coocnet.recipe import Recipe
 from coocnet.reproduce.published import Table
-from coocnet.reproduce.tables import Bench, Outcome
-from coocnet.viz.plots import pyplot
+from coocnet.reproduce.tables import NEEDS_FILTER, Bench, Outcome
+from coocnet.viz.plots import draw_taps, pyplot
 
+_DRAWN = "paper-chco-sct"
 _MAPS_SHOWN = 6
 _FILTER_PAIRS = ((5, 5), (12, 8), (5, 9), (1, 9))
 
@@ -67,36 +70,47 @@ def figure2(bench: Bench, folder: Path) -> list[Figure]:
 
 def figure5(bench: Bench, folder: Path) -> list[Figure]:
     """Spatial weights α of equation 9 over queries of Oxford: figure 5."""
-    return _maps(bench, folder, "figure5", "Figure 5: spatial weights α of eq. 9", _spatial)
+    return _maps(bench, folder, "figure5", "Figure 5: spatial weights α of eq. 9", {"map": _spatial})
 
 
 def figure7(bench: Bench, folder: Path) -> list[Figure]:
-    """The direct filter of four pairs of channels, which learning starts from: figure 7 shows learned ones."""
+    """The filters of four pairs of channels, direct and learned, and of those that learning moved most: figure 7."""
     title = "Figure 7: co-occurrence filters of four pairs of channels"
+    direct = "The direct filter: 1 between two channels, 0 within one."
     try:
-        plt = pyplot()
-        radius = _describer(bench).recipe.cooccurrence.radius_cells
+        if bench.filter is None:
+            _draw_windows(None, _FILTER_PAIRS, folder / "figure7.png")
+            said = f"{direct} The learned ones of the paper's figure are missing: {NEEDS_FILTER}."
+            return [Figure(title, "figure7.png", said)]
+        learned = _learned(bench, torch.device("cpu"))
+        moved = pairs_that_moved(learned)
+        _draw_windows(learned, _FILTER_PAIRS, folder / "figure7.png")
+        _draw_windows(learned, moved, folder / "figure7-moved.png")
     except CoocnetError as error:
         return [Figure(title, "", str(error))]
-    figure, axes = plt.subplots(1, len(_FILTER_PAIRS), figsize=(8, 2.4), constrained_layout=True)
-    for axis, (one, other) in zip(axes, _FILTER_PAIRS, strict=True):
-        taps = ops.direct_filter(max(one, other) + 1, radius_cells=radius)[one, other]
-        axis.imshow(taps.numpy(), cmap="viridis", vmin=0, vmax=1)
-        axis.set_title(f"{one} – {other}", fontsize=10)
-        axis.set_xticks([])
-        axis.set_yticks([])
-    figure.colorbar(axes[0].images[0], ax=axes, shrink=0.8)
-    _save(figure, folder / "figure7.png")
-    said = (
-        "The direct filter: 1 between two channels, 0 within one. The learned ones of the paper's figure are missing."
-    )
-    return [Figure(title, "figure7.png", said)]
+    far = float(learned.distances_from_direct()[moved[0]])
+    said = f"The windows that learning moved the farthest from the direct filter, the first of them by {far:.3g}."
+    return [
+        Figure(title, "figure7.png", f"{direct} Under each, the learned one and its range."),
+        Figure("Figure 7: the pairs of channels that moved most", "figure7-moved.png", said),
+    ]
 
 
 def figure8(bench: Bench, folder: Path) -> list[Figure]:
-    """Direct co-occurrence, summed over channels, over queries: figure 8 has the learned one beside it."""
-    made = _maps(bench, folder, "figure8", "Figure 8: co-occurrence, sum over channels", _summed)
-    return [one._replace(said=f"{one.said} The learned co-occurrence beside it is missing.") for one in made]
+    """Co-occurrence, summed over channels, over queries, the learned one beside the direct one: figure 8."""
+    title = "Figure 8: co-occurrence, sum over channels"
+    if bench.filter is None:
+        made = _maps(bench, folder, "figure8", title, {"map": _summed})
+        return [
+            one._replace(said=f"{one.said} The learned co-occurrence beside it is missing: {NEEDS_FILTER}.")
+            for one in made
+        ]
+    try:
+        learned = _learned(bench, _describer(bench).device)
+    except CoocnetError as error:
+        return [Figure(title, "", str(error))]
+    drawn = {"direct": _summed, "learned": lambda a, recipe: _sum_of(learned_cooccurrence(a, recipe, learned))}
+    return _maps(bench, folder, "figure8", title, drawn)
 
 
 FIGURES: dict[str, Callable[[Bench, Path], list[Figure]]] = {
@@ -143,38 +157,63 @@ def agreement(name: str, table: Table, outcomes: Sequence[Outcome], folder: Path
 
 
 def _maps(
-    bench: Bench, folder: Path, file: str, title: str, drawn: Callable[[torch.Tensor, Recipe], np.ndarray]
+    bench: Bench,
+    folder: Path,
+    file: str,
+    title: str,
+    drawn: Mapping[str, Callable[[torch.Tensor, Recipe], np.ndarray]],
 ) -> list[Figure]:
+    """Photographs of queries, each with maps drawn over it, by the titles of these."""
     try:
         benchmark, describer = _first_benchmark(bench), _describer(bench)
         chosen = dict.fromkeys(path for path, _ in benchmark.queries)
         step = max(1, len(chosen) // _MAPS_SHOWN)
-        panels = []
+        groups, least = list[list[tuple[str, np.ndarray]]](), 0.0
         for path in list(chosen)[::step][:_MAPS_SHOWN]:
             pixels = describer.load(path, upright=benchmark.source.upright).pixels
-            panels.append(
-                (path.stem, pixels, viz.heat_over(pixels, drawn(describer.map_of(pixels), describer.recipe)))
-            )
-        _draw_pairs(panels, folder / f"{file}.png")
+            a = describer.map_of(pixels)
+            heats = {name: draw(a, describer.recipe) for name, draw in drawn.items()}
+            least = min(least, *(float(heat.min()) for heat in heats.values()))
+            shown = [(name, viz.heat_over(pixels, heat)) for name, heat in heats.items()]
+            groups.append([(printable(path.stem), pixels), *shown])
+        _draw_groups(groups, folder / f"{file}.png")
     except CoocnetError as error:
         return [Figure(title, "", str(error))]
-    said = f"Queries of {benchmark.ground_truth.name}: photograph and map. Dark is least, pale yellow most."
-    return [Figure(title, f"{file}.png", said)]
+    maps = " beside ".join(drawn)
+    said = f"Queries of {benchmark.ground_truth.name}: photograph and {maps}. Dark is least, pale yellow most."
+    return [Figure(title, f"{file}.png", f"{said} {viz.BELOW_ZERO}" if least < 0 else said)]
 
 
-def _draw_pairs(panels: Sequence[tuple[str, np.ndarray, np.ndarray]], path: Path) -> None:
+def _draw_groups(groups: Sequence[Sequence[tuple[str, np.ndarray]]], path: Path) -> None:
     """Photographs with their maps beside them, two to a row."""
     plt = pyplot()
-    rows = -(-len(panels) // 2)
-    figure, axes = plt.subplots(rows, 4, figsize=(10, 2.1 * rows), constrained_layout=True, squeeze=False)
+    rows, wide = -(-len(groups) // 2), max(map(len, groups))
+    size = (5 * wide, 2.1 * rows)
+    figure, axes = plt.subplots(rows, 2 * wide, figsize=size, constrained_layout=True, squeeze=False)
     for axis in axes.ravel():
         axis.set_axis_off()
-    for at, (name, photograph, heat) in enumerate(panels):
-        row, column = divmod(at, 2)
-        axes[row, 2 * column].imshow(photograph)
-        axes[row, 2 * column].set_title(printable(name), fontsize=8)
-        axes[row, 2 * column + 1].imshow(heat)
+    for group, line in zip(groups, axes.reshape(-1, wide), strict=False):
+        for axis, (name, picture) in zip(line, group, strict=True):
+            axis.imshow(picture)
+            axis.set_title(name, fontsize=8)
     _save(figure, path)
+
+
+def _draw_windows(learned: CooccurrenceFilter | None, pairs: Sequence[tuple[int, int]], path: Path) -> None:
+    """The windows of pairs of channels of the direct filter, and of the learned one under them."""
+    radius = learned.radius_cells if learned else Recipe.preset(_DRAWN).cooccurrence.radius_cells
+    direct = ops.direct_filter(2, radius_cells=radius)
+    rows = {"direct": [direct[0, int(one != other)].numpy() for one, other in pairs]}
+    if learned:
+        rows["learned"] = [learned.taps(*pair).numpy() for pair in pairs]
+    draw_taps(rows, [f"{one} – {other}" for one, other in pairs], path)
+
+
+def _learned(bench: Bench, device: torch.device) -> CooccurrenceFilter:
+    """The filter of the bench for the network that is drawn, to look at: also one that its gate refused."""
+    recipe = bench.with_filter(Recipe.preset(_DRAWN))
+    _, tap = lookup(recipe.backbone, recipe.tap)
+    return recipe_filter(recipe, tap.channels, device, even_refused=True)
 
 
 def _spatial(a: torch.Tensor, recipe: Recipe) -> np.ndarray:
@@ -183,7 +222,11 @@ def _spatial(a: torch.Tensor, recipe: Recipe) -> np.ndarray:
 
 
 def _summed(a: torch.Tensor, recipe: Recipe) -> np.ndarray:
-    total: np.ndarray = map_cooccurrence(a, recipe)[0].sum(0).float().cpu().numpy()
+    return _sum_of(map_cooccurrence(a, recipe))
+
+
+def _sum_of(ct: torch.Tensor) -> np.ndarray:
+    total: np.ndarray = ct[0].sum(0).float().cpu().numpy()
     return total
 
 
@@ -196,7 +239,7 @@ def _first_benchmark(bench: Bench) -> OpenedBenchmark:
 
 
 def _describer(bench: Bench) -> Describer:
-    return bench.describer(bench.change.of(Recipe.preset("paper-chco-sct")))
+    return bench.describer(bench.change.of(Recipe.preset(_DRAWN)))
 
 
 def _landmark(benchmark: OpenedBenchmark, at: int) -> str:

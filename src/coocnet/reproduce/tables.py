@@ -9,7 +9,7 @@ from pathlib import Path
 from coocnet.backbones import locate_weights
 from coocnet.data.benchmarks import OpenedBenchmark, lookup
 from coocnet.describe import Describer
-from coocnet.errors import CoocnetError, InputError
+from coocnet.errors import CoocnetError, InputError, WeightsError
 from coocnet.evaluate import Result
 from coocnet.fetch import Progress as DownloadProgress
 from coocnet.recipe import Recipe
@@ -19,6 +19,8 @@ from coocnet.reproduce.tuned import is_tuned, tuned
 from coocnet.reproduce.world import World
 
 SCALED_DOWN_PX = 192
+NEEDS_FILTER = "needs the learned filter: give one with --filter FILE"
+"""Why a row, or a part of a figure, is missing where there is no filter."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,7 @@ class Bench:
         laboratory: keeps rows of pictures.
         results: the folder of result files; what is there already, of the same recipe and pictures, is not made anew.
         change: what is used in place of what the paper used.
+        filter: the file of the learned filter, as :func:`~coocnet.reproduce.given_filter` gives it; None for none.
         device: see :class:`~coocnet.describe.Describer`.
         loaded: called with each network loaded, to tell of weights that nobody verified.
         downloading: called during a download of weights.
@@ -99,12 +102,13 @@ class Bench:
     laboratory: Laboratory
     results: Path
     change: Change
+    filter: Path | None = None
     device: str | None = None
     loaded: Callable[[Describer], None] | None = None
     downloading: DownloadProgress | None = None
     _describer: Describer | None = None
     _last_learned: tuple[tuple[str, str, int, str], Learned] | None = None
-    _failed: dict[tuple[str, str], CoocnetError] = field(default_factory=dict)
+    _failed: dict[tuple[str, str], WeightsError] = field(default_factory=dict)
 
     def table(self, name: str) -> Iterator[Outcome]:
         """Every row of a table on every benchmark, as they are made.
@@ -125,22 +129,35 @@ class Bench:
 
     def outcome(self, row: Row, benchmark: str) -> Outcome:
         """One row on one benchmark; what keeps it from being made is in the outcome."""
-        if row.recipe is None:
-            return Outcome(row, benchmark, None, row.note or "nothing here makes it")
         try:
-            return Outcome(row, benchmark, self._result(row.recipe, benchmark))
+            return Outcome(row, benchmark, self._result(row, benchmark))
         except CoocnetError as error:
             return Outcome(row, benchmark, None, str(error).splitlines()[0])
 
-    def _result(self, preset: Recipe, name: str) -> Result:
+    def with_filter(self, preset: Recipe) -> Recipe:
+        """The preset as it is run, with the learned filter.
+
+        Raises:
+            RecipeError: the file is gone.
+            InputError: there is none, or as :meth:`Change.of`.
+        """
+        if self.filter is None:
+            raise InputError(NEEDS_FILTER)
+        return self.change.of(preset).with_filter(self.filter).replace(name=f"{preset.name}-learned")
+
+    def _result(self, row: Row, name: str) -> Result:
+        recipe, own = self.with_filter(row.recipe) if row.learned else self.change.of(row.recipe), None
         benchmark = self.world.benchmark(name)
-        recipe, own = self.change.of(preset), None
         if is_tuned(recipe):
             recipe, own = tuned(recipe, progress=self.downloading)
             own = own if self.change.whitening is None else None
-        changed = [self.change.backbone.backbone if self.change.backbone else "", self.change.whitening or ""]
+        changed = [
+            self.change.backbone.backbone if self.change.backbone else "",
+            self.change.whitening or "",
+            recipe.cooccurrence.filter_sha256[:12],
+        ]
         target = self.results / f"{'--'.join(filter(None, (recipe.name, name, *changed)))}.json"
-        source = "" if own is not None else self.change.whitening or whitened_on(preset, name)
+        source = "" if own is not None else self.change.whitening or whitened_on(row.recipe, name)
         held = self._held(target, recipe, benchmark, source)
         if held is not None:
             return held
@@ -195,6 +212,7 @@ class Bench:
 
         Raises:
             WeightsError: the weights are missing or damaged.
+            FilterError: the recipe's learned filter cannot be used.
         """
         key = recipe.backbone, recipe.weights
         if key in self._failed:
@@ -202,7 +220,7 @@ class Bench:
         if self._describer is None or self._describer.recipe != recipe:
             try:
                 self._describer = Describer(recipe, device=self.device, progress=self.downloading)
-            except CoocnetError as error:
+            except WeightsError as error:
                 self._failed[key] = error
                 raise
             if self.loaded:

@@ -12,7 +12,7 @@ from pathlib import Path
 import coocnet
 from coocnet.document import Part, write_document
 from coocnet.errors import InputError, printable
-from coocnet.nn import CooccurrenceFilter, save_filter
+from coocnet.nn import pairs_that_moved, save_filter
 from coocnet.output import written_whole
 from coocnet.recipe import Recipe
 from coocnet.train.loop import Trained
@@ -20,7 +20,6 @@ from coocnet.train.settings import Settings
 from coocnet.viz.plots import draw_taps, pyplot
 
 NAME = "report"
-_PAIRS_SHOWN = 6
 
 
 def facts_of(
@@ -105,7 +104,7 @@ def write_report(trained: Trained, settings: Settings, facts: Mapping[str, str],
         parts.append(Part("Curves", picture="curves.png"))
         shown = pairs_that_moved(trained.learned)
         draw_taps(
-            [trained.learned.taps(*pair).cpu().numpy() for pair in shown],
+            {"": [trained.learned.taps(*pair).cpu().numpy() for pair in shown]},
             [f"{one} – {other}" for one, other in shown],
             folder / "filter.png",
         )
@@ -115,19 +114,6 @@ def write_report(trained: Trained, settings: Settings, facts: Mapping[str, str],
         parts.append(Part("Curves", 2, (str(error),)))
     parts.append(Part("Epochs", rows=(_HEAD, *map(_line, trained.history))))
     write_document(parts, folder, NAME)
-
-
-def pairs_that_moved(learned: CooccurrenceFilter, most: int = _PAIRS_SHOWN) -> list[tuple[int, int]]:
-    """The pairs of channels whose windows are the farthest from the direct filter's, no channel twice."""
-    far = learned.distances_from_direct()
-    found: list[tuple[int, int]] = []
-    for at in far.flatten().argsort(descending=True).tolist():
-        one, other = divmod(at, learned.channels)
-        if not any({one, other} & {*pair} for pair in found):
-            found.append((one, other))
-        if len(found) == min(most, learned.channels // 2):
-            break
-    return found
 
 
 _HEAD = ("epoch", "mean loss", "held-out mAP, in use", "held-out mAP, raw", "moved", "seconds")

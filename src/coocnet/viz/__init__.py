@@ -2,9 +2,10 @@
 
 from coocnet.viz.drawing import Labelled, checked_target, decimals, save
 from coocnet.viz.explanation import explanation
-from coocnet.viz.sheets import blank, heat_over, heatmap, montage
+from coocnet.viz.sheets import BELOW_ZERO, blank, heat_over, heatmap, montage
 
 __all__ = [
+    "BELOW_ZERO",
     "Labelled",
     "blank",
     "checked_target",

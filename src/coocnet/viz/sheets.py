@@ -23,14 +23,20 @@ from coocnet.viz.drawing import (
 
 _HEAT = np.array([(12, 8, 38), (86, 15, 109), (187, 55, 84), (249, 142, 9), (252, 255, 164)], np.float64)
 """Colours from nothing to much: dark violet, crimson, orange, pale yellow; lightness rises all the way."""
+BELOW_ZERO = "Learned sums below 0 are drawn as 0."
+"""What is to be said where :func:`heat_over` cuts a map off."""
 
 
 def heat_over(
     pixels: UInt8[np.ndarray, "h w 3"], heat: Float[np.ndarray, "rows columns"]
 ) -> UInt8[np.ndarray, "h w 3"]:
-    """A map as colour over a greyed photograph: least value dark, greatest pale yellow; a flat map is dark."""
+    """A map as colour over a greyed photograph: least value dark, greatest pale yellow; a flat map is dark.
+
+    Values below 0, which the sums of a learned filter may have, are drawn as 0.
+    """
     height, width = pixels.shape[:2]
-    values = np.asarray(heat, np.float32) - np.min(heat)
+    values = np.maximum(np.asarray(heat, np.float32), 0)
+    values -= values.min()
     top = float(values.max())
     values = values / top if top > 0 else values
     smooth = np.asarray(Image.fromarray(values).resize((width, height), Image.Resampling.BICUBIC))
@@ -45,22 +51,34 @@ def heatmap(
     pixels: UInt8[np.ndarray, "h w 3"],
     activations: Float[np.ndarray, "rows columns"],
     cooccurrence: Float[np.ndarray, "rows columns"],
+    learned: Float[np.ndarray, "rows columns"] | None = None,
     *,
     caption: str,
 ) -> Image.Image:
     """The photograph, its activations and its direct co-occurrence (the paper's figures 5 and 8).
 
     Side by side, or one under the other where the photograph is more than twice as wide as it is high.
+
+    Args:
+        pixels: the photograph.
+        activations: their sum over channels.
+        cooccurrence: that of the direct tensor.
+        learned: that of a learned filter's tensor, drawn beside it; the caption says so where parts are below 0.
+        caption: what is to be read under them.
     """
     photograph = Image.fromarray(pixels)
-    size, changed = size_within(photograph.size, (640, 640))
+    size, changed = size_within(photograph.size, (640, 640) if learned is None else (480, 640))
     shown = np.asarray(photograph.resize(size, Image.Resampling.LANCZOS))
     panels = [
         Labelled(shown, stretched("Photograph") if changed else "Photograph"),
         Labelled(heat_over(shown, activations), "Activations", "sum over channels"),
         Labelled(heat_over(shown, cooccurrence), "Direct co-occurrence", "sum over channels"),
     ]
-    columns = 1 if photograph.width > 2 * photograph.height else 3
+    if learned is not None:
+        panels.append(Labelled(heat_over(shown, learned), "Learned co-occurrence", "sum over channels"))
+        if np.min(learned) < 0:
+            caption += f". {BELOW_ZERO}"
+    columns = 1 if photograph.width > 2 * photograph.height else len(panels)
     sheet = grid(panels, columns=columns, tile=(max(220, size[0]), size[1]))
     legend_px = 262
     beside = sheet.width - legend_px - 2 * GAP_PX >= 320
