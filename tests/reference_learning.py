@@ -65,7 +65,7 @@ def softmax(rows, queries, positive, negative, temperature: float) -> float:
 def hard_negatives(rows, clusters, queries, matches, pool, count: int) -> list[list[int]]:
     """Section 4 of Radenović et al. 2018: the nearest of other clusters, at most one of each."""
     tuples = []
-    for query, match in zip(queries, matches, strict=True):
+    for query, right in zip(queries, matches, strict=True):
         nearest = sorted(pool, key=lambda at: -float(np.dot(rows[at], rows[query])))
         seen = {clusters[query]}
         chosen = []
@@ -73,5 +73,5 @@ def hard_negatives(rows, clusters, queries, matches, pool, count: int) -> list[l
             if clusters[at] not in seen and len(chosen) < count:
                 chosen.append(at)
                 seen.add(clusters[at])
-        tuples.append([query, match, *chosen, *[-1] * (count - len(chosen))])
+        tuples.append([query, *right, *chosen, *[-1] * (count - len(chosen))])
     return tuples

@@ -160,7 +160,11 @@ def stopping_at(count: int, error: type[BaseException]):
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, StoppedError])
-@pytest.mark.parametrize("settings", [SETTINGS, with_changes(whitened_dim=3, loss="softmax")], ids=["raw", "white"])
+@pytest.mark.parametrize(
+    "settings",
+    [with_changes(memory=False), with_changes(whitened_dim=3, loss="softmax", negatives=0)],
+    ids=["raw", "white, with a memory"],
+)
 def test_an_interrupted_training_goes_on_to_the_same_result(training, monkeypatch, error, settings) -> None:
     monkeypatch.setattr("coocnet.train.loop._CHECKPOINT_EVERY_S", 0.0)
     undisturbed = training(settings, folder="whole")
@@ -176,6 +180,11 @@ def test_an_interrupted_training_goes_on_to_the_same_result(training, monkeypatc
         assert [record["map"] for record in trainer._state.history] == [
             record["map"] for record in undisturbed._state.history
         ]
+
+
+def test_a_memory_of_the_pool_changes_what_is_learned(training) -> None:
+    one, other = (final(training(with_changes(memory=memory), folder=str(memory))) for memory in (True, False))
+    assert not all(torch.equal(one[name], other[name]) for name in one)
 
 
 def test_a_finished_training_is_not_done_again(training) -> None:

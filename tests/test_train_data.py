@@ -162,46 +162,55 @@ def test_labels_that_nothing_can_be_learned_from_are_refused(tmp_path, clusters)
 # ------------------------------------------------------------------------------------ mining
 
 
-@given(seed=st.integers(0, 10**6), count=st.integers(1, 4))
+@given(seed=st.integers(0, 10**6), count=st.integers(0, 4))
 @quick
 def test_hard_negatives_equal_plain_loops(seed: int, count: int) -> None:
     random = np.random.default_rng(seed)
     rows = random.normal(size=(12, 3)).astype(np.float32)
     clusters = random.integers(0, 4, 12)
-    drawn = Drawn(random.permutation(12)[:4], random.permutation(12)[:4], np.sort(random.permutation(12)[:9]))
+    matches = random.integers(-1, 12, (4, 2))
+    drawn = Drawn(random.permutation(12)[:4], matches, np.sort(random.permutation(12)[:9]))
     expected = reference.hard_negatives(rows, clusters, drawn.queries, drawn.matches, drawn.pool, count)
     assert hard_negatives(rows, clusters, drawn, count).tolist() == expected
 
 
 def test_an_epoch_draws_the_same_again_and_another_epoch_something_else() -> None:
     made = examples(*[at // 3 for at in range(60)])
-    one, same, other = (draw(made, queries=10, pool=20, seed=5, epoch=epoch) for epoch in (1, 1, 2))
+    one, same, other = (draw(made, queries=10, matches=3, pool=20, seed=5, epoch=epoch) for epoch in (1, 1, 2))
     assert all(np.array_equal(a, b) for a, b in zip(vars(one).values(), vars(same).values(), strict=True))
     assert not np.array_equal(one.queries, other.queries)
     assert len(one.queries) == 10
     assert len(one.pool) == 20
-    assert all(made.clusters[q] == made.clusters[m] and q != m for q, m in zip(one.queries, one.matches, strict=True))
+    for query, matches in zip(one.queries.tolist(), one.matches.tolist(), strict=True):
+        assert sorted(matches) == [-1, *made.matches(query).tolist()]
 
 
 def test_of_a_tuple_only_its_own_pictures_count() -> None:
     made = examples(0, 0, 1, 1, 2, 3)
-    batch = batch_of(np.array([[0, 1, 4, -1], [2, 3, 0, 5]]), made, whole=False)
+    batch = batch_of(np.array([[0, 1, 4, -1], [2, 3, 0, 5]]), made, matches=1, whole=False)
     assert batch.pictures.tolist() == [0, 1, 2, 3, 4, 5]
     assert batch.queries.tolist() == [0, 2]
     assert [np.flatnonzero(row).tolist() for row in batch.positive.numpy()] == [[1], [3]]
     assert [np.flatnonzero(row).tolist() for row in batch.negative.numpy()] == [[4], [0, 5]]
 
 
+def test_a_tuple_may_have_several_matches_or_fewer_than_there_is_room_for() -> None:
+    made = examples(0, 0, 0, 1, 1, 2)
+    batch = batch_of(np.array([[0, 1, 2, 5], [3, 4, -1, 0]]), made, matches=2, whole=False)
+    assert [np.flatnonzero(row).tolist() for row in batch.positive.numpy()] == [[1, 2], [4]]
+    assert [np.flatnonzero(row).tolist() for row in batch.negative.numpy()] == [[5], [0]]
+
+
 def test_of_a_whole_batch_all_that_matches_is_right_and_all_of_other_things_wrong() -> None:
     made = examples(0, 0, 1, 1, 0, 3)
-    batch = batch_of(np.array([[0, 1, 5], [2, 3, 4]]), made, whole=True)
+    batch = batch_of(np.array([[0, 1, 5], [2, 3, 4]]), made, matches=1, whole=True)
     assert [np.flatnonzero(row).tolist() for row in batch.positive.numpy()] == [[1, 4], [3]]
     assert [np.flatnonzero(row).tolist() for row in batch.negative.numpy()] == [[2, 3, 5], [0, 1, 4, 5]]
 
 
 def test_a_picture_that_may_match_is_neither_right_nor_wrong() -> None:
     made = examples(0, 0, 0, 1, pairs=[(0, 1)])
-    batch = batch_of(np.array([[0, 1, 2, 3]]), made, whole=True)
+    batch = batch_of(np.array([[0, 1, 2, 3]]), made, matches=1, whole=True)
     assert batch.positive.tolist() == [[False, True, False, False]]
     assert batch.negative.tolist() == [[False, False, False, True]]
 
@@ -229,6 +238,8 @@ def test_the_rate_rises_straight_and_falls_to_nothing() -> None:
         ({"margin": "wide"}, "margin is a number"),
         ({"held_out": 1.0}, "held_out is a number from 0 to 0.9"),
         ({"seed": True}, "seed is a whole number"),
+        ({"memory": 1}, "memory is true or false"),
+        ({"loss": "triplet", "negatives": 0}, "'triplet' learns from hard negatives"),
     ],
     ids=str,
 )

@@ -55,7 +55,11 @@ def train(
     patience: Annotated[int | None, typer.Option(help="End after so many epochs without a better one.")] = None,
     queries: Annotated[int | None, typer.Option(help="Queries of an epoch, at most.")] = None,
     pool: Annotated[int | None, typer.Option(help="Pictures that negatives are mined from, at most.")] = None,
+    matches: Annotated[int | None, typer.Option(help="Pictures that match each query, at most.")] = None,
     negatives: Annotated[int | None, typer.Option(help="Hard negatives of each query.")] = None,
+    memory: Annotated[
+        bool | None, typer.Option(help="The losses softmax and ap see the rows of the whole pool too.")
+    ] = None,
     batch: Annotated[int | None, typer.Option(help="Queries, with match and negatives, of a step.")] = None,
     precision: Annotated[str | None, typer.Option(help="float32, or bfloat16 for the filter's products.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of everything that is drawn.")] = None,
@@ -98,8 +102,8 @@ def train(
     settings = Settings(**_given(
         kind=kind, rank=rank, loss=loss, margin=margin, temperature=temperature, learning_rate=learning_rate,
         warmup_steps=warmup_steps, pull=pull, whitened_dim=whitened_dim, epochs=epochs, patience=patience,
-        queries_per_epoch=queries, pool_size=pool, negatives=negatives, tuples_per_step=batch, precision=precision,
-        seed=seed,
+        queries_per_epoch=queries, pool_size=pool, matches=matches, negatives=negatives, memory=memory,
+        tuples_per_step=batch, precision=precision, seed=seed,
     ))  # fmt: skip
     need_learnable(chosen)
     target = Path(checked_target(output, endings=[".safetensors"], what="a filter: .safetensors", sources=[weights]))

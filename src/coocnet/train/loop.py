@@ -22,7 +22,7 @@ from coocnet.train.checkpoint import CHECKPOINT, State, adam_tensors, restore_ad
 from coocnet.train.examples import Examples
 from coocnet.train.judge import Gate, precisions
 from coocnet.train.maps import Maps
-from coocnet.train.mining import Batch, batch_of, draw, hard_negatives
+from coocnet.train.mining import Batch, Drawn, batch_of, draw, hard_negatives
 from coocnet.train.rows import Rows
 from coocnet.train.settings import WHOLE_BATCH, Settings, digest_of
 from coocnet.whitening import Whitening, fit_pairs, fit_pca
@@ -150,13 +150,15 @@ class Trainer:
         self._fit_on = np.sort(
             np.random.default_rng([settings.seed, 2]).permutation(len(self._train))[:_FIT_PICTURES]
         )
+        self._memory = torch.zeros(0), torch.zeros(0)
         self._state = State(self._run())
         self._started = time.monotonic()
 
     def run(self) -> Trained:
-        """Trains to the end, from the checkpoint on if there is one; interrupted, it leaves one.
+        """Trains to the end, from the checkpoint on if there is one; one is written between steps, every minute.
 
-        The result is that of an uninterrupted run, bit by bit on one processor with as many threads.
+        However it was interrupted, the result is that of an uninterrupted run, bit by bit on one processor with as
+        many threads.
 
         Raises:
             TrainingError: pictures that cannot be described, or a checkpoint of another run or damaged.
@@ -169,20 +171,16 @@ class Trainer:
         )
         if held is not None:
             self._restore(held)
-        try:
-            if not self._state.history:
-                self._turn()
-            saved = time.monotonic()
-            while not self._state.finished:
-                while self._state.step < self._steps:
-                    self._step()
-                    if time.monotonic() - saved > _CHECKPOINT_EVERY_S:
-                        self._save()
-                        saved = time.monotonic()
-                self._turn()
-        except KeyboardInterrupt:
-            self._save()
-            raise
+        if not self._state.history:
+            self._turn()
+        saved = time.monotonic()
+        while not self._state.finished:
+            while self._state.step < self._steps:
+                self._step()
+                if time.monotonic() - saved > _CHECKPOINT_EVERY_S:
+                    self._save()
+                    saved = time.monotonic()
+            self._turn()
         return self._outcome()
 
     # One step
@@ -190,7 +188,8 @@ class Trainer:
     def _step(self) -> None:
         state, per_step = self._state, self._settings.tuples_per_step
         tuples = state.tensors["epoch.tuples"].numpy()[state.step * per_step : (state.step + 1) * per_step]
-        batch = batch_of(tuples, self._train, whole=self._settings.loss in WHOLE_BATCH)
+        whole = self._settings.loss in WHOLE_BATCH
+        batch = batch_of(tuples, self._train, matches=self._settings.matches, whole=whole)
         paths = [self._train.paths[at] for at in batch.pictures.tolist()]
         loss = self._loss(self._seen(self._rows.under(self._filter, paths)), batch)
         self._optimiser.zero_grad()
@@ -211,6 +210,12 @@ class Trainer:
     def _loss(self, rows: Tensor, batch: Batch) -> Tensor:
         s = self._settings
         masks = [one.to(rows.device) for one in (batch.queries, batch.positive, batch.negative)]
+        if len(self._memory[0]):
+            remembered, clusters = self._memory
+            own = torch.from_numpy(self._train.clusters[batch.pictures[batch.queries.numpy()]])
+            wrong = (own[:, None] != clusters[None]).to(rows.device)
+            rows = torch.cat([rows, remembered])
+            masks = [masks[0], torch.cat([masks[1], torch.zeros_like(wrong)], 1), torch.cat([masks[2], wrong], 1)]
         return _LOSSES[s.loss](rows, masks, s)
 
     def _seen(self, rows: Tensor) -> Tensor:
@@ -226,10 +231,8 @@ class Trainer:
     def _turn(self) -> None:
         """Measures the filter as it is, keeps it if it is the best, and mines the next epoch's tuples."""
         state, s = self._state, self._settings
-        drawn = draw(self._train, queries=s.queries_per_epoch, pool=s.pool_size, seed=s.seed, epoch=state.epoch + 1)
-        needed = np.unique(np.concatenate([self._fit_on, drawn.queries, drawn.pool]))
-        rows = np.zeros((len(self._train), self._describer.dim), np.float32)
-        rows[needed] = self._all_rows(self._filter, self._train, needed, "Describing, to mine")
+        drawn = self._drawn(state.epoch + 1)
+        rows, needed = self._described(drawn, self._fit_on)
         self._measure(rows[self._fit_on])
         best = max(state.history, key=lambda record: record["map"])
         over = s.patience and state.epoch - state.best_epoch >= s.patience
@@ -244,15 +247,40 @@ class Trainer:
                 white = fit_pca(rows[self._fit_on], dim=dim, at_most=True)
                 both = {"mean": white.mean, "projection": white.projection}
                 state.keep("white", {name: torch.from_numpy(one).float() for name, one in both.items()})
-            seen = rows
-            if state.part("white"):
-                seen = np.zeros((len(rows), len(state.part("white")["projection"])), np.float32)
-                seen[needed] = self._seen(torch.from_numpy(rows[needed])).numpy()
+            seen = self._all_seen(rows, needed)
             tuples = hard_negatives(seen, self._train.clusters, drawn, s.negatives)
             state.keep("epoch", {"tuples": torch.from_numpy(tuples)})
+            state.keep("start", self._filter.state_dict())
+            self._remember(seen, drawn)
             state.epoch, state.step, state.loss = state.epoch + 1, 0, 0.0
         self._save()
         self._tell("Epoch", state.epoch, s.epochs)
+
+    def _drawn(self, epoch: int) -> Drawn:
+        s = self._settings
+        return draw(
+            self._train, queries=s.queries_per_epoch, matches=s.matches, pool=s.pool_size, seed=s.seed, epoch=epoch
+        )
+
+    def _described(self, drawn: Drawn, *others: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Rows under the filter as it is of what an epoch draws, and of others, by position; and which these are."""
+        needed = np.unique(np.concatenate([drawn.queries, drawn.pool, *others]))
+        rows = np.zeros((len(self._train), self._describer.dim), np.float32)
+        rows[needed] = self._all_rows(self._filter, self._train, needed, "Describing, to mine")
+        return rows, needed
+
+    def _all_seen(self, rows: np.ndarray, needed: np.ndarray) -> np.ndarray:
+        """Rows as the loss sees them."""
+        if not self._state.part("white"):
+            return rows
+        seen = np.zeros((len(rows), len(self._state.part("white")["projection"])), np.float32)
+        seen[needed] = self._seen(torch.from_numpy(rows[needed])).numpy()
+        return seen
+
+    def _remember(self, seen: np.ndarray, drawn: Drawn) -> None:
+        if self._settings.memory and self._settings.loss in WHOLE_BATCH:
+            kept = torch.from_numpy(seen[drawn.pool]).to(self._device)
+            self._memory = kept, torch.from_numpy(self._train.clusters[drawn.pool])
 
     def _measure(self, fit_rows: np.ndarray) -> None:
         state = self._state
@@ -345,6 +373,11 @@ class Trainer:
         self._state = held
         self._filter.load_state_dict(held.part("filter"))
         restore_adam(self._optimiser, self._filter, held.part("adam"))
+        if not held.finished and self._settings.memory and self._settings.loss in WHOLE_BATCH:
+            self._filter.load_state_dict(held.part("start"))
+            drawn = self._drawn(held.epoch)
+            self._remember(self._all_seen(*self._described(drawn)), drawn)
+            self._filter.load_state_dict(held.part("filter"))
 
     def _tell(self, what: str, done: int, total: int) -> None:
         if self._watch:

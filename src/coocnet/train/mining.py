@@ -1,4 +1,4 @@
-"""What an epoch learns from: queries, each with a match and the hardest pictures of other things."""
+"""What an epoch learns from: queries, each with matches and the hardest pictures of other things."""
 
 from __future__ import annotations
 
@@ -20,22 +20,25 @@ class Drawn:
 
     Attributes:
         queries: positions.
-        matches: for each query one picture that matches it.
+        matches: for each query pictures that match it; −1 where there are fewer.
         pool: the pictures that negatives are looked for in.
     """
 
     queries: Int[np.ndarray, " m"]
-    matches: Int[np.ndarray, " m"]
+    matches: Int[np.ndarray, "m k"]
     pool: Int[np.ndarray, " p"]
 
 
-def draw(examples: Examples, *, queries: int, pool: int, seed: int, epoch: int) -> Drawn:
-    """Draws the queries of an epoch, a match for each, and the pool; the same for the same seed and epoch."""
+def draw(examples: Examples, *, queries: int, matches: int, pool: int, seed: int, epoch: int) -> Drawn:
+    """Draws the queries of an epoch, matches for each, and the pool; the same for the same seed and epoch."""
     random = np.random.default_rng([seed, 1, epoch])
     possible = examples.queries
     chosen = random.permutation(possible)[:queries]
-    matches = np.array([random.choice(examples.matches(query)) for query in chosen.tolist()], np.int64)
-    return Drawn(chosen, matches, np.sort(random.permutation(len(examples))[:pool]))
+    found = np.full((len(chosen), matches), NONE, np.int64)
+    for place, query in enumerate(chosen.tolist()):
+        some = random.permutation(examples.matches(query))[:matches]
+        found[place, : len(some)] = some
+    return Drawn(chosen, found, np.sort(random.permutation(len(examples))[:pool]))
 
 
 def hard_negatives(
@@ -44,7 +47,7 @@ def hard_negatives(
     drawn: Drawn,
     negatives: int,
 ) -> Int[np.ndarray, "m width"]:
-    """Tuples of a query, its match and its nearest pictures of other clusters, at most one of each cluster.
+    """Tuples of a query, its matches and its nearest pictures of other clusters, at most one of each cluster.
 
     Mined as by Radenović et al. 2018, section 4.
 
@@ -55,17 +58,20 @@ def hard_negatives(
         negatives: how many for each query.
 
     Returns:
-        Positions, (m, 2 + negatives); −1 where there are too few other clusters.
+        Positions, (m, 1 + matches + negatives); −1 where there are too few.
     """
-    tuples = np.full((len(drawn.queries), 2 + negatives), NONE, np.int64)
-    tuples[:, 0], tuples[:, 1] = drawn.queries, drawn.matches
+    asked = 1 + drawn.matches.shape[1]
+    tuples = np.full((len(drawn.queries), asked + negatives), NONE, np.int64)
+    tuples[:, 0], tuples[:, 1:asked] = drawn.queries, drawn.matches
+    if not negatives:
+        return tuples
     pool_rows, pool_clusters = rows[drawn.pool], clusters[drawn.pool]
     for place, query in enumerate(drawn.queries.tolist()):
         order = np.argsort(-(pool_rows @ rows[query]), kind="stable")
         order = order[pool_clusters[order] != clusters[query]]
         _, first = np.unique(pool_clusters[order], return_index=True)
         hardest = drawn.pool[order[np.sort(first)[:negatives]]]
-        tuples[place, 2 : 2 + len(hardest)] = hardest
+        tuples[place, asked : asked + len(hardest)] = hardest
     return tuples
 
 
@@ -86,12 +92,13 @@ class Batch:
     negative: Tensor
 
 
-def batch_of(tuples: Int[np.ndarray, "m width"], examples: Examples, *, whole: bool) -> Batch:
+def batch_of(tuples: Int[np.ndarray, "m width"], examples: Examples, *, matches: int, whole: bool) -> Batch:
     """The pictures of some tuples, and which of them count for which query.
 
     Args:
         tuples: as of :func:`hard_negatives`.
         examples: what the pictures show.
+        matches: how many of them each tuple has room for.
         whole: every picture of another cluster in the batch is wrong for a query, and every one that matches it is
             right; else only those of its own tuple.
     """
@@ -101,17 +108,14 @@ def batch_of(tuples: Int[np.ndarray, "m width"], examples: Examples, *, whole: b
         pictures, place = pictures[1:], place - 1
     positive = np.zeros((len(tuples), len(pictures)), bool)
     negative = np.zeros_like(positive)
-    every = np.arange(len(tuples))
-    if whole:
-        own = examples.clusters[tuples[:, 0]]
-        negative = examples.clusters[pictures][None] != own[:, None]
-        for row, query in enumerate(tuples[:, 0].tolist()):
-            positive[row] = np.isin(pictures, examples.matches(query))
-    else:
-        for column in range(2, tuples.shape[1]):
-            there = tuples[:, column] != NONE
-            negative[every[there], place[there, column]] = True
-    positive[every, place[:, 1]] = True
+    for row, (numbers, places) in enumerate(zip(tuples, place, strict=True)):
+        if whole:
+            positive[row] = np.isin(pictures, examples.matches(numbers[0]))
+            negative[row] = examples.clusters[pictures] != examples.clusters[numbers[0]]
+        else:
+            there = numbers != NONE
+            positive[row, places[1 : 1 + matches][there[1 : 1 + matches]]] = True
+            negative[row, places[1 + matches :][there[1 + matches :]]] = True
     return Batch(
         pictures, *(torch.from_numpy(np.ascontiguousarray(one)) for one in (place[:, 0], positive, negative))
     )

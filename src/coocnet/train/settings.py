@@ -23,7 +23,8 @@ _WHOLE: dict[str, tuple[int, int]] = {
     "patience": (0, 10**6),
     "queries_per_epoch": (1, 10**9),
     "pool_size": (2, 10**9),
-    "negatives": (1, 10**4),
+    "matches": (1, 10**4),
+    "negatives": (0, 10**4),
     "tuples_per_step": (1, 10**5),
     "warmup_steps": (0, 10**9),
     "whitened_dim": (0, 10**6),
@@ -54,8 +55,11 @@ class Settings:
         patience: epochs without a better one after which training ends; 0 to go on to the last.
         queries_per_epoch: pictures that are drawn as queries, at most.
         pool_size: pictures that are drawn to look for hard negatives in, at most.
-        negatives: hard negatives of each query, no two of one cluster.
-        tuples_per_step: queries with their match and negatives that one step of the optimiser is made of.
+        matches: pictures that match each query, at most.
+        negatives: hard negatives of each query, no two of one cluster; the first two losses need some.
+        tuples_per_step: queries with their matches and negatives that one step of the optimiser is made of.
+        memory: the last two losses also see the rows of the whole pool, as they were when the epoch began, as wrong
+            ones of what is of another cluster.
         learning_rate: of Adam, at its highest.
         warmup_steps: over which it rises from 0; then it falls to 0 along half a cosine.
         pull: of the weights towards the direct filter, as decoupled weight decay is towards 0.
@@ -77,8 +81,10 @@ class Settings:
     patience: int = 0
     queries_per_epoch: int = 2000
     pool_size: int = 20000
+    matches: int = 1
     negatives: int = 5
     tuples_per_step: int = 5
+    memory: bool = True
     learning_rate: float = 1e-3
     warmup_steps: int = 20
     pull: float = 0.0
@@ -93,6 +99,10 @@ class Settings:
         for name, choices in (("kind", FILTERS), ("loss", LOSSES), ("precision", PRECISIONS)):
             if getattr(self, name) not in choices:
                 raise InputError(f"{name} is one of {', '.join(choices)}, got {getattr(self, name)!r}")
+        if not isinstance(self.memory, bool):
+            raise InputError(f"memory is true or false, got {self.memory!r}")
+        if not self.negatives and self.loss not in WHOLE_BATCH:
+            raise InputError(f"the loss {self.loss!r} learns from hard negatives, got negatives = 0")
         for name, (least, most) in _WHOLE.items():
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
