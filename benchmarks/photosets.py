@@ -119,6 +119,26 @@ def porto(images: Path) -> Set:
     return Set("porto", folder / "train", _paths(folder, database), _paths(folder, queries), truths)
 
 
+def porto_test(images: Path) -> Set:
+    """100 other photographs of the five landmarks of Porto against the 400 of train and val: judged on only."""
+    folder = images / "porto"
+    entries = _manifest(folder)
+    database = [entry for entry in entries if entry["split"] != "test"]
+    queries = [entry for entry in entries if entry["split"] == "test"]
+    members = _grouped(range(len(database)), lambda place: database[place]["label"])
+    truths = [Truth(frozenset(members[query["label"]])) for query in queries]
+    return Set("porto_test", folder, _paths(folder, database), _paths(folder, queries), truths)
+
+
+def things(images: Path, name: str) -> dict[str, list[str]]:
+    """The pictures of each thing of a set that may be learned on; of Porto the training pictures."""
+    folder = images / name
+    column = {"ukbench": "object", "dvd_covers": "instance", "porto": "label"}[name]
+    entries = [entry for entry in _manifest(folder) if entry.get("split", "train") == "train"]
+    grouped = _grouped(entries, lambda entry: entry[column])
+    return {thing: [str(folder / entry["path"]) for entry in listed] for thing, listed in grouped.items()}
+
+
 SETS: dict[str, Callable[[Path], Set]] = {
     "paris6k_subset": paris,
     "paris6k_web": paris_web,
