@@ -208,6 +208,14 @@ def test_a_damaged_checkpoint_is_refused(training, tmp_path) -> None:
         training().run()
 
 
+def test_a_loss_beyond_all_numbers_is_told(training, learnable) -> None:
+    trainer = training(with_changes(whitened_dim=0), learnable.replace(pooling="bp-act", sketch_dim=64))
+    with torch.no_grad():
+        trainer._filter.log_in += 200  # e^200 is no float32
+    with pytest.raises(TrainingError, match=r"no longer finite, in step 1 of epoch 1: .* learning rate than 0\.05 "):
+        trainer.run()
+
+
 def test_patience_ends_a_training_that_gets_no_better(training) -> None:
     trained = training(with_changes(epochs=9, patience=2, learning_rate=0.0)).run()
     assert len(trained.history) == 3

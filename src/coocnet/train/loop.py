@@ -15,7 +15,7 @@ from torch import Tensor
 
 from coocnet import ops
 from coocnet.describe import Describer
-from coocnet.errors import InputError
+from coocnet.errors import InputError, TrainingError
 from coocnet.nn import CooccurrenceFilter, new_filter
 from coocnet.recipe import LEARNABLE, Recipe
 from coocnet.train.checkpoint import CHECKPOINT, State, adam_tensors, restore_adam
@@ -192,6 +192,11 @@ class Trainer:
         batch = batch_of(tuples, self._train, matches=self._settings.matches, whole=whole)
         paths = [self._train.paths[at] for at in batch.pictures.tolist()]
         loss = self._loss(self._seen(self._rows.under(self._filter, paths)), batch)
+        if not torch.isfinite(loss):
+            raise TrainingError(
+                f"the loss is no longer finite, in step {state.step + 1} of epoch {state.epoch}: begin anew with a "
+                f"lower learning rate than {self._settings.learning_rate:g} (--lr, --restart)"
+            )
         self._optimiser.zero_grad()
         torch.autograd.backward(loss)
         torch.nn.utils.clip_grad_norm_(self._filter.parameters(), self._settings.clip)
