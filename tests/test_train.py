@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -472,6 +473,42 @@ def test_pictures_of_their_own_choose_and_judge(train_command, listed, tmp_path,
     refused = run("train", "a.csv", *fixed, "--validation", "b.csv", "--gate", "a.csv")
     assert refused.returncode == 1
     assert "is in two of" in refused.stderr
+
+
+def test_the_published_training_set_is_trained_on_where_its_pictures_are(run, learnable, listed, tmp_path) -> None:
+    """A list of clusters and matching pairs, pictures in folders by the last digits of their names."""
+    table: dict[str, dict[str, list]] = {}
+    for split, things in (("train", range(2)), ("val", range(2, 6))):
+        part: dict[str, list] = {"cids": [], "cluster": [], "qidxs": [], "pidxs": []}
+        for thing in things:
+            for picture in list(listed.values())[thing]:
+                name = f"{thing:02x}{len(part['cids']):04x}"
+                target = tmp_path / "sfm" / "ims" / name[-2:] / name[-4:-2] / name[-6:-4] / name
+                target.parent.mkdir(parents=True)
+                target.write_bytes(Path(picture).read_bytes())
+                part["cids"].append(name)
+                part["cluster"].append(thing)
+            last = len(part["cids"]) - 1
+            part["qidxs"] += [last, last - 1]
+            part["pidxs"] += [last - 1, last - 2]
+        table[split] = part
+    (tmp_path / "sfm" / "retrieval-SfM-120k.pkl").write_bytes(pickle.dumps(table, 2))
+    (tmp_path / "learnable.toml").write_text(learnable.to_toml())
+    fixed = (
+        "--recipe",
+        "learnable.toml",
+        "--cache",
+        "maps",
+        "-o",
+        "f.safetensors",
+        "--epochs",
+        1,
+        "--existing",
+        "sfm",
+    )
+    done = run("train", "retrieval-sfm-120k", *fixed, "--loss", "contrastive", "--negatives", 1)
+    assert "Report:" in done.stdout, done.stderr
+    assert "6 pictures of 2 things to learn from; 6 pictures of 2 things to choose the epoch by" in done.stdout
 
 
 @pytest.mark.parametrize(

@@ -3,21 +3,32 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from coocnet.cli.app import DeviceOption, WeightsOption, app, with_weights
-from coocnet.cli.terminal import download_progress, err, out, plain, progress_display, tell_unverified
+from coocnet.cli.terminal import (
+    download_progress,
+    err,
+    out,
+    plain,
+    progress_display,
+    step_progress,
+    tell_unverified,
+)
 from coocnet.errors import InputError, printable
 from coocnet.output import checked_target
 
 if TYPE_CHECKING:
     from coocnet.train import Examples, Progress, Settings, Trained
     from coocnet.train.loop import Watch
+
+    StepProgress = Callable[[str, int, int | None, str], None]
 
 _EPOCHS_SHOWN = 8
 _PUBLISHED = "retrieval-sfm-120k"
@@ -110,7 +121,8 @@ def train(
     white = whitening and checked_target(
         whitening, endings=[".safetensors"], what="a whitening file: .safetensors", sources=[weights, target]
     )
-    parts = _parts(data, validation, gate, existing, settings)
+    with progress_display() as progress:
+        parts = _parts(data, validation, gate, settings, _Sources(existing, step_progress(progress)))
     folder = target.with_suffix(".training")
     _make_folder(folder, restart=restart)
     with progress_display() as progress:
@@ -142,16 +154,16 @@ def _given(**values: Any) -> dict[str, Any]:
 
 
 def _parts(
-    data: list[str], validation: list[str] | None, gate: list[str] | None, existing: str | None, settings: Settings
+    data: list[str], validation: list[str] | None, gate: list[str] | None, settings: Settings, sources: _Sources
 ) -> tuple[Examples, Examples, Examples]:
     """To learn from, to choose the epoch by, for the gate: what is not given is held out of what is."""
     from coocnet.train import hold_out
 
     if validation is None and gate is None and data == [_PUBLISHED]:
         validation = data
-    learning = _examples(data, "train", existing)
-    choosing = _examples(validation, "val", existing) if validation else None
-    judging = _examples(gate, "val", existing) if gate else None
+    learning = sources.examples(data, "train")
+    choosing = sources.examples(validation, "val") if validation else None
+    judging = sources.examples(gate, "val") if gate else None
     if choosing is None:
         parts = 1 if judging is not None else 2
         learning, choosing = hold_out(learning, settings.held_out * parts / 2, settings.seed, at_least=2 * parts)
@@ -165,16 +177,22 @@ def _parts(
     return learning, choosing, judging
 
 
-def _examples(sources: list[str], part: str, existing: str | None) -> Examples:
-    from coocnet.data.benchmarks import open_training
-    from coocnet.data.pairs import pictures_by_instance
-    from coocnet.train import of_instances, of_training
+@dataclass(frozen=True)
+class _Sources:
+    existing: str | None
+    progress: StepProgress
 
-    if _PUBLISHED in sources:
-        if len(sources) > 1:
-            raise InputError(f"{_PUBLISHED} is trained on by itself; give it alone")
-        return of_training(open_training(_PUBLISHED, split=part, existing=existing))
-    return of_instances([pictures_by_instance(source) for source in sources])
+    def examples(self, places: list[str], part: str) -> Examples:
+        from coocnet.data.benchmarks import open_training
+        from coocnet.data.pairs import pictures_by_instance
+        from coocnet.train import of_instances, of_training
+
+        if _PUBLISHED in places:
+            if len(places) > 1:
+                raise InputError(f"{_PUBLISHED} is trained on by itself; give it alone")
+            opened = open_training(_PUBLISHED, split=part, existing=self.existing, progress=self.progress)
+            return of_training(opened)
+        return of_instances([pictures_by_instance(place) for place in places])
 
 
 def _make_folder(folder: Path, *, restart: bool) -> None:
