@@ -59,8 +59,8 @@ PAPER: dict[str, Any] = {
     "queries_per_epoch": 200,
     "epochs": 1,
 }
-RATES = (1e-9, 1e-5, 1e-3, 1e-2, 5e-2, 0.3, 1.0)
-PAPER_RATES = (1e-9, 1e-4, 1e-3, 1e-2)
+RATES = (1e-9, 1e-3, 1e-2, 0.3)
+PAPER_RATES = (1e-9, 1e-3, 1e-2)
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ def test_of_very_many_pairs_the_same_thousand_are_drawn(tmp_path) -> None:
         (b"", "no column 'image'"),
         (b"image,instance\na.jpg,\n", "line 2: an image or its instance is missing"),
         (b"image,instance\na.jpg,one\nb.jpg,two\n", "no instance with two pictures"),
-        (b"image,instance\n\xff\xfe,one\n", "decode"),
+        (b"image,instance\n\xff\xfe,one\n", "not UTF-8"),
     ],
 )
 def test_a_list_that_cannot_be_used_is_refused(tmp_path, content: bytes, says: str) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+import reference_learning
 from coocnet.describe import Describer
 from coocnet.errors import FilterError, InputError, TrainingError
 from coocnet.evaluate import average_precision, rank
@@ -29,6 +30,7 @@ from coocnet.train import (
     of_instances,
     write_filter,
 )
+from coocnet.train.mining import batch_of, draw, hard_negatives
 from coocnet.whitening import fit_pca, unit_rows
 
 
@@ -60,7 +62,19 @@ def map_folder(tmp_path_factory) -> Path:
     return tmp_path_factory.mktemp("maps")
 
 
-SETTINGS = Settings(rank=3, epochs=2, tuples_per_step=2, negatives=1, learning_rate=0.05, warmup_steps=1)
+SETTINGS = Settings(
+    rank=3,
+    loss="ap",
+    temperature=0.05,
+    epochs=2,
+    matches=1,
+    negatives=1,
+    tuples_per_step=2,
+    learning_rate=0.05,
+    warmup_steps=1,
+    whitened_dim=0,
+    memory=False,
+)
 
 
 @pytest.fixture
@@ -120,13 +134,22 @@ def test_a_strong_pull_keeps_the_filter_at_its_start(training) -> None:
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("kind", ["dense", "factorised"])
 def test_every_loss_falls_for_every_kind_of_filter(training, kind: str, loss: str, learnable: Recipe) -> None:
+    """On the same tuples before and after: what is mined anew would be harder."""
     small = learnable.replace(cooccurrence=learnable.cooccurrence.__class__(radius_cells=1))
-    rate = 0.02 if kind == "dense" else 0.05
-    changed = with_changes(kind=kind, loss=loss, epochs=4, learning_rate=rate, margin=1.0)
-    trained = training(changed, small).run()
-    losses = [record["loss"] for record in trained.history[1:]]
-    assert losses[-1] < losses[0]
-    assert trained.parameters == sum(value.numel() for value in weights(trained).values())
+    rate = 0.01 if kind == "dense" else 0.05
+    trainer = training(with_changes(kind=kind, loss=loss, epochs=4, learning_rate=rate, margin=1.0), small)
+    drawn = draw(trainer._train, queries=6, matches=2, pool=6, seed=0, epoch=1)
+    rows = trainer._rows.under(trainer._direct(), trainer._train.paths).detach().numpy()
+    tuples = hard_negatives(rows, trainer._train.clusters, drawn, 1)
+    batch = batch_of(tuples, trainer._train, matches=2, whole=loss in ("ap", "softmax"))
+
+    def loss_now() -> float:
+        with torch.no_grad():
+            return float(trainer._loss(trainer._rows.under(trainer._filter, trainer._train.paths), batch))
+
+    before = loss_now()
+    final(trainer)
+    assert loss_now() < before
 
 
 @pytest.mark.parametrize("pooling", ["sct", "chco", "bp-act", "centred"])
@@ -194,6 +217,35 @@ def test_a_finished_training_is_not_done_again(training) -> None:
     assert {progress.what for progress in told} == {"The gate"}
 
 
+def test_pictures_that_have_changed_make_another_training(training, parts, tmp_path, monkeypatch) -> None:
+    training().run()
+    monkeypatch.setattr(Examples, "stamps", lambda self: [(1, 1)] * len(self))
+    with pytest.raises(TrainingError, match="other pictures"):
+        training().run()
+
+
+def test_a_filter_whose_rows_are_gone_is_told(training, learnable) -> None:
+    trainer = training(with_changes(whitened_dim=0), learnable.replace(pooling="context"))
+    with torch.no_grad():
+        trainer._filter.log_in += 200  # e^200 is no float32
+    with pytest.raises(TrainingError, match=r"most pictures have no row any more: .* lower learning rate"):
+        trainer.run()
+
+
+def test_a_recipe_of_several_scales_is_refused(training, learnable) -> None:
+    with pytest.raises(InputError, match="learned at one scale, the recipe 'quick' has 2"):
+        training(SETTINGS, learnable.replace(scales=(1.0, 0.5)))
+
+
+def test_only_maps_that_the_training_will_look_at_are_computed(training) -> None:
+    trainer = training(with_changes(epochs=1, queries_per_epoch=1, pool_size=2))
+    trainer._fit_on = np.array([0])
+    drawn = trainer._drawn(1)
+    expected = {0, *drawn.queries.tolist(), *drawn.pool.tolist(), *drawn.matches.flatten().tolist()}
+    assert {*trainer._ever_needed().tolist()} == expected
+    assert len(expected) < 6
+
+
 def test_a_checkpoint_of_another_training_is_refused(training, learnable) -> None:
     training().run()
     for other in (training(with_changes(seed=9)), training(SETTINGS, learnable.replace(size_px=96))):
@@ -210,9 +262,12 @@ def test_a_damaged_checkpoint_is_refused(training, tmp_path) -> None:
 
 
 def test_a_loss_beyond_all_numbers_is_told(training, learnable) -> None:
-    trainer = training(with_changes(whitened_dim=0), learnable.replace(pooling="bp-act", sketch_dim=64))
-    with torch.no_grad():
-        trainer._filter.log_in += 200  # e^200 is no float32
+    def ruin(progress) -> None:
+        if progress.what == "Epoch":
+            with torch.no_grad():
+                trainer._filter.log_in += 200  # e^200 is no float32
+
+    trainer = training(recipe=learnable.replace(pooling="bp-act", sketch_dim=64), watch=ruin)
     with pytest.raises(TrainingError, match=r"no longer finite, in step 1 of epoch 1: .* learning rate than 0\.05 "):
         trainer.run()
 
@@ -228,7 +283,7 @@ def test_mixed_precision_learns_nearly_the_same(training) -> None:
         for precision in ("float32", "bfloat16")
     )
     for name, value in one.items():
-        torch.testing.assert_close(other[name], value, rtol=0.1, atol=0.1)
+        torch.testing.assert_close(other[name], value, rtol=0.2, atol=0.2)
     assert not all(torch.equal(one[name], other[name]) for name in one)
 
 
@@ -250,18 +305,79 @@ def test_where_the_recipe_whitens_the_held_out_rows_are_whitened_by_the_training
     white = learnable.replace(whitening="pca", dim=3)
     record = training(with_changes(epochs=0), white).run().history[0]
     describer = Describer(white)
-    fitted = fit_pca(describer.describe(parts[0].paths), dim=3)
+    fitted = fit_pca(describer.describe(parts[0].paths), dim=3, shrinkage=white.shrinkage)
     rows = fitted.apply(describer.describe(parts[1].paths))
     found = [average_precision(rank(rows @ rows[query]), truth) for query, truth in parts[1].truths()]
     assert record["map"] == pytest.approx(np.mean(found), abs=0.02)
 
 
-def test_a_whitening_is_learned_from_the_pairs_that_were_trained_on(training) -> None:
+def test_the_gate_compares_rows_described_with_and_without_the_filter_on_its_own_pictures(
+    training, learnable, parts, tmp_path
+) -> None:
+    base = learnable.replace(pooling="sct-gem")
+    trainer = training(with_changes(epochs=0), base)
+    final(trainer)
+    with torch.no_grad():
+        trainer._filter.log_out += 5 * torch.randn(512, 3, generator=torch.Generator().manual_seed(0))
+    trainer._state.keep("best", trainer._filter.state_dict())
+    trained = trainer._outcome()
+    save_filter(trained.learned, tmp_path / "f.safetensors", {"gate": "passed"})
+    for recipe, judged in (
+        (base, trained.gate.direct),
+        (base.with_filter(tmp_path / "f.safetensors"), trained.gate.learned),
+    ):
+        rows = Describer(recipe).describe(parts[2].paths)
+        found = [average_precision(rank(rows @ rows[query]), truth) for query, truth in parts[2].truths()]
+        assert judged.mean == pytest.approx(np.mean(found), abs=1e-6)
+    assert trained.gate.learned.mean != trained.gate.direct.mean
+
+
+def test_a_whitening_is_learned_from_the_pairs_that_were_trained_on_under_the_filter(
+    training, learnable, parts, tmp_path
+) -> None:
     trainer = training()
-    trained = trainer.run()
-    fitted = trainer.whitening_of_pairs(trained.learned, {"row_fingerprint": "x"})
+    final(trainer)
+    fitted = trainer.whitening_of_pairs(trainer._filter, {"row_fingerprint": "x"})
     assert fitted.provenance["pairs"] == "6"
     assert fitted.provenance["row_fingerprint"] == "x"
+    save_filter(trainer._filter, tmp_path / "f.safetensors", {"gate": "passed"})
+    rows = Describer(learnable.with_filter(tmp_path / "f.safetensors")).describe(parts[0].paths)
+    asked = parts[0].all_pairs(10, 0)[:, 0]
+    np.testing.assert_allclose(fitted.mean, rows[asked].mean(0), atol=2e-4)
+
+
+def test_the_rate_of_the_last_step_is_that_of_the_schedule(training) -> None:
+    trainer = training()
+    final(trainer)
+    steps = SETTINGS.epochs * trainer._steps
+    assert trainer._optimiser.param_groups[0]["lr"] == SETTINGS.learning_rate_at(steps - 1, steps)
+
+
+def test_the_gradient_is_clipped(training) -> None:
+    """Adam divides by the size of past gradients plus 1e-8: only gradients far below that move less."""
+    free, clipped = (
+        training(with_changes(clip=clip, epochs=1), folder=str(clip)) for clip in (1.0, 1e-9 * 1.0000001)
+    )
+    moved = []
+    for trainer in (free, clipped):
+        final(trainer)
+        moved.append(trainer._state.history[-1]["moved"])
+    assert moved[1] < 0.2 * moved[0]
+
+
+def test_remembered_rows_are_wrong_only_where_they_are_of_another_thing(training) -> None:
+    trainer = training(with_changes(loss="softmax", negatives=0, memory=True))
+    clusters = trainer._train.clusters
+    batch = batch_of(np.array([[0, 1]]), trainer._train, matches=1, whole=True)
+    rows = torch.nn.functional.normalize(torch.rand(2, 4, generator=torch.Generator().manual_seed(0)), dim=1)
+    remembered = torch.nn.functional.normalize(torch.rand(6, 4, generator=torch.Generator().manual_seed(1)), dim=1)
+    trainer._memory = remembered, clusters
+    wrong = [at for at in range(6) if clusters[at] != clusters[0]]
+    every = torch.cat([rows, remembered]).numpy()
+    negative = [[False, False, *(at in wrong for at in range(6))]]
+    expected = reference_learning.softmax(every, [0], [[False, True] + [False] * 6], negative, SETTINGS.temperature)
+    assert 0 < len(wrong) < 6
+    assert float(trainer._loss(rows, batch)) == pytest.approx(expected, rel=1e-5)
 
 
 def test_the_gate_refuses_what_is_worse_on_average_and_passes_what_is_not() -> None:
@@ -277,7 +393,8 @@ def kept(training, learnable, tmp_path):
 
     def keep(direct: list[float], learned: list[float], epoch: int = 1) -> Path | None:
         judged = dataclasses.replace(trained, best_epoch=epoch, gate=Gate.of(direct, learned))
-        facts = facts_of(judged, learnable, "0" * 64, ["/a/things"], "some")
+        weights = Describer(learnable).weights_sha256
+        facts = facts_of(judged, learnable, weights, ["/a/things"], "some")
         return write_filter(judged, SETTINGS, facts, learnable, tmp_path / "f.safetensors")
 
     return keep
@@ -362,6 +479,7 @@ def test_a_filter_that_cannot_be_used_is_refused_with_the_reason(learnable, filt
     trained = training().run()
     for facts, says in (
         ({"gate": "refused"}, "refused by its gate"),
+        ({"weights_sha256": "0" * 64}, r"learned over weights of SHA-256 000000000000…, not \w{12}…"),
         ({"backbone": "vgg16", "tap": "pool5"}, "512 channels of vgg16 pool5"),
     ):
         save_filter(trained.learned, tmp_path / "other.safetensors", facts)
@@ -475,6 +593,16 @@ def test_pictures_of_their_own_choose_and_judge(train_command, listed, tmp_path,
     assert "is in two of" in refused.stderr
 
 
+def test_two_trainings_at_once_in_one_place_are_refused(train_command, tmp_path) -> None:
+    from filelock import FileLock
+
+    (tmp_path / "f.training").mkdir()
+    with FileLock(tmp_path / "f.training" / "lock"):
+        done = train_command()
+    assert done.returncode == 1
+    assert "another training is at work" in done.stderr
+
+
 def test_the_published_training_set_is_trained_on_where_its_pictures_are(run, learnable, listed, tmp_path) -> None:
     """A list of clusters and matching pairs, pictures in folders by the last digits of their names."""
     table: dict[str, dict[str, list]] = {}
@@ -506,7 +634,7 @@ def test_the_published_training_set_is_trained_on_where_its_pictures_are(run, le
         "--existing",
         "sfm",
     )
-    done = run("train", "retrieval-sfm-120k", *fixed, "--loss", "contrastive", "--negatives", 1)
+    done = run("train", "retrieval-sfm-120k", *fixed, "--loss", "contrastive")
     assert "Report:" in done.stdout, done.stderr
     assert "6 pictures of 2 things to learn from; 6 pictures of 2 things to choose the epoch by" in done.stdout
 
@@ -515,8 +643,11 @@ def test_the_published_training_set_is_trained_on_where_its_pictures_are(run, le
     ("arguments", "says"),
     [
         (("--recipe", "gem.toml"), "reads no co-occurrence tensor"),
-        (("--filter", "round"), "kind is one of dense, factorised"),
-        (("--rank", "0"), "rank is a whole number"),
+        (("--filter", "round"), "--filter is one of dense, factorised"),
+        (("--rank", "0"), "--rank is a whole number"),
+        (("--lr", "-1"), "--lr is a number from 0"),
+        (("--loss", "triplet", "--negatives", "0"), "--negatives is a whole number from 1"),
+        (("--recipe", "f.toml"), "f.toml is a file to be read"),
         (("-o", "f.txt"), "its ending is not that of a filter"),
         (("-o", "none/f.safetensors"), "there is no folder"),
     ],
@@ -526,6 +657,7 @@ def test_what_cannot_be_trained_is_refused_before_any_work(
     train_command, learnable, tmp_path, arguments, says
 ) -> None:
     (tmp_path / "gem.toml").write_text(learnable.replace(pooling="gem").to_toml())
+    (tmp_path / "f.toml").write_text(learnable.to_toml())
     done = train_command(*arguments)
     assert done.returncode == 1
     assert says in done.stderr.replace("\n", " ")

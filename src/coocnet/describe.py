@@ -86,11 +86,11 @@ class Describer:
         self.batch_size = _batch_size(batch_size)
         self.backbone_record, self.tap = lookup(self.recipe.backbone, self.recipe.tap)
         need_centre(self.recipe, self.tap.channels)
-        if self.recipe.cooccurrence.filter:
-            recipe_filter(self.recipe, self.tap.channels, self.device)
         self._loaded = load_backbone(
             self.recipe.backbone, self.recipe.weights or None, device=self.device, progress=progress
         )
+        if self.recipe.cooccurrence.filter:
+            recipe_filter(self.recipe, self.tap.channels, self.device, weights_sha256=self.weights_sha256)
         self._mean = torch.tensor(self._loaded.weights.mean, device=self.device) * 255
         self._std = torch.tensor(self._loaded.weights.std, device=self.device) * 255
 

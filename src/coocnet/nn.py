@@ -168,9 +168,11 @@ class FactorisedFilter(CooccurrenceFilter):
             cells = g.flatten(1)
             mean, rest = cells.mean(1), cells - cells.mean(1, keepdim=True)
             # The part of each window that is constant, where the direct filter has all of its own, and the rest.
-            constant = torch.einsum("kq,wq,q->kw", u, v, mean) - 1 - torch.diag(own - 1)
-            products = torch.einsum("kq,wq,kp,wp,qp->kw", u, v, u, v, rest @ rest.T)
-            return (constant**2 * cells.shape[1] + products).clamp(min=0).sqrt()
+            constant = (u * mean) @ v.T - 1 - torch.diag(own - 1)
+            squares = constant**2 * cells.shape[1]
+            for cell in rest.T:  # one (d, d) product at a time: rank and window add no memory
+                squares += ((u * cell) @ v.T) ** 2
+            return squares.sqrt()
 
 
 FILTERS = (DenseFilter.kind, FactorisedFilter.kind)
@@ -270,8 +272,8 @@ def read_filter(path: str | os.PathLike[str]) -> tuple[CooccurrenceFilter, dict[
 
 
 def pairs_that_moved(learned: CooccurrenceFilter, most: int = _PAIRS_SHOWN) -> list[tuple[int, int]]:
-    """The pairs of channels whose windows are the farthest from the direct filter's, no channel twice."""
-    far = learned.distances_from_direct()
+    """The pairs of two channels whose windows are the farthest from the direct filter's, no channel twice."""
+    far = learned.distances_from_direct().fill_diagonal_(-1)
     found: list[tuple[int, int]] = []
     for at in far.flatten().argsort(descending=True).tolist():
         one, other = divmod(at, learned.channels)

@@ -12,7 +12,7 @@ from torch import Tensor
 from coocnet import ops
 from coocnet.errors import FilterError, InputError, printable
 from coocnet.fetch import sha256_of
-from coocnet.nn import CooccurrenceFilter, load_filter
+from coocnet.nn import CooccurrenceFilter, read_filter
 from coocnet.recipe import Recipe
 
 
@@ -44,7 +44,12 @@ def learned_cooccurrence(
 
 
 def recipe_filter(
-    recipe: Recipe, channels: int, device: torch.device, *, even_refused: bool = False
+    recipe: Recipe,
+    channels: int,
+    device: torch.device,
+    *,
+    weights_sha256: str | None = None,
+    even_refused: bool = False,
 ) -> CooccurrenceFilter:
     """The learned filter of a recipe; read once, checked, and kept for the next map.
 
@@ -52,6 +57,7 @@ def recipe_filter(
         recipe: names it.
         channels: of the maps.
         device: where it is to be.
+        weights_sha256: of the network, to be compared with those that it was learned over; None to leave that.
         even_refused: also one that its gate refused, to look at.
 
     Raises:
@@ -68,6 +74,12 @@ def recipe_filter(
         raise FilterError(
             f"{name} was learned on maps of {learned.channels} channels of {network}; "
             f"{recipe.backbone} {recipe.tap} has {channels}. Give the recipe that was written with the filter."
+        )
+    theirs = provenance.get("weights_sha256", "")
+    if weights_sha256 and theirs and theirs != weights_sha256:
+        raise FilterError(
+            f"{name} was learned over weights of SHA-256 {theirs[:12]}…, not {weights_sha256[:12]}…. Give the weights"
+            " it was learned over, or train one over these."
         )
     if not even_refused and provenance.get("gate", "passed") != "passed":
         raise FilterError(
@@ -91,7 +103,7 @@ def _filter(path: str, digest: str, device: torch.device) -> tuple[CooccurrenceF
             f"{printable(path)} is not the filter of the recipe: its SHA-256 is {content_digest[:12]}…, not "
             f"{digest[:12]}…. To use it nevertheless, take filter_sha256 out of the recipe."
         )
-    learned, provenance = load_filter(path)
+    learned, provenance = read_filter(path)
     return learned.to(device).eval().requires_grad_(False), provenance
 
 

@@ -129,8 +129,11 @@ def views(
 
     found = walk(folder)
     target = Path(output).expanduser().absolute()
-    if target.resolve().is_relative_to(found.root):
-        raise InputError(f"{printable(output)} lies in {printable(folder)}, whose pictures are read: write elsewhere")
+    place = target.resolve()
+    if place.is_relative_to(found.root) or Path(found.root).is_relative_to(place):
+        raise InputError(
+            f"{printable(output)} and {printable(folder)}, whose pictures are read, lie one in the other"
+        )
     paths = [file.path for file in found.files]
     if not paths:
         raise InputError(f"{printable(folder)} holds no pictures; give a folder that does")
@@ -147,7 +150,7 @@ def views(
         )
     for error in (*found.skipped, *found.unread_folders, *skipped):
         err.print(f"Skipped: {plain(error)}")
-    out.print(f"Written: {plain(output)}, {len(chosen) - len(skipped)} pictures with {count} views each")
+    out.print(f"{plain(output)} holds {len(chosen) - len(skipped)} pictures with {count} views of each")
 
 
 def spread_evenly(paths: list[str], at_most: int | None) -> list[str]:

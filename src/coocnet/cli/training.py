@@ -73,6 +73,10 @@ def train(
     ] = None,
     batch: Annotated[int | None, typer.Option(help="Queries, with match and negatives, of a step.")] = None,
     precision: Annotated[str | None, typer.Option(help="float32, or bfloat16 for the filter's products.")] = None,
+    clip: Annotated[float | None, typer.Option(help="The gradient's norm is cut to this.")] = None,
+    held_out: Annotated[
+        float | None, typer.Option("--held-out", help="Share of the things that is held out of DATA.")
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Of everything that is drawn.")] = None,
     validation: Annotated[
         list[str] | None,
@@ -90,7 +94,7 @@ def train(
         Path | None, typer.Option(help="The folder of feature maps; the user's cache if not given.", metavar="DIR")
     ] = None,
     cache_gb: Annotated[
-        float, typer.Option("--cache-gb", help="What feature maps may take of the disk.", min=0)
+        float, typer.Option("--cache-gb", help="What feature maps may take of the disk.", min=0, max=10**6)
     ] = 20,
     existing: Annotated[
         str | None, typer.Option(help="A folder that has the pictures of retrieval-sfm-120k.", metavar="DIR")
@@ -101,36 +105,42 @@ def train(
 ) -> None:
     """Learn a co-occurrence filter on pictures of things, over a network that stays as it is.
 
-    May be interrupted; the same command goes on to the same result. The filter starts as the direct one; the epoch
-    with the best mAP on held-out things is kept. On other held-out things it must then be no worse than the direct
-    filter: only so it gets the name asked for, and a recipe beside it. Exit status 1: there is none to be used.
+    May be interrupted; the same command goes on to the same result. Settings that are not given are those that gained
+    the most on development sets; the report lists all. The same name in two DATA means two things.
+
+    The filter starts as the direct one; the epoch with the best mAP on held-out things is kept. On other held-out
+    things it must then be no worse than the direct filter: only so it gets the name asked for, and a recipe beside
+    it. Exit status 1: there is none to be used.
     """
     from coocnet.describe import Describer
     from coocnet.recipe import Recipe
-    from coocnet.train import Maps, Settings, Trainer, facts_of, need_learnable, write_filter, write_report
+    from coocnet.train import Maps, Trainer, facts_of, need_learnable, write_filter, write_report
 
     chosen = with_weights(Recipe.load(recipe), weights)
-    settings = Settings(**_given(
+    settings = _settings(
         kind=kind, rank=rank, loss=loss, margin=margin, temperature=temperature, learning_rate=learning_rate,
         warmup_steps=warmup_steps, pull=pull, whitened_dim=whitened_dim, epochs=epochs, patience=patience,
         queries_per_epoch=queries, pool_size=pool, matches=matches, negatives=negatives, memory=memory,
         tuples_per_step=batch, precision=precision, seed=seed,
-    ))  # fmt: skip
+        clip=clip, held_out=held_out,
+    )  # fmt: skip
     need_learnable(chosen)
-    target = Path(checked_target(output, endings=[".safetensors"], what="a filter: .safetensors", sources=[weights]))
+    read: list[str | Path] = [recipe, weights, *data, *(validation or ()), *(gate or ())]
+    target = Path(checked_target(output, endings=[".safetensors"], what="a filter: .safetensors", sources=read))
+    checked_target(target.with_suffix(".toml"), endings=[".toml"], what="a recipe: .toml", sources=read)
     white = whitening and checked_target(
-        whitening, endings=[".safetensors"], what="a whitening file: .safetensors", sources=[weights, target]
+        whitening, endings=[".safetensors"], what="a whitening file: .safetensors", sources=[*read, target]
     )
     with progress_display() as progress:
         parts = _parts(data, validation, gate, settings, _Sources(existing, step_progress(progress)))
     folder = target.with_suffix(".training")
-    _make_folder(folder, restart=restart)
+    _make_folder(folder)
     with progress_display() as progress:
         describer = Describer(chosen, device=device, progress=download_progress(progress))
     tell_unverified(describer)
     maps = Maps(describer, cache or _cache_folder(), budget_bytes=int(cache_gb * 1e9))
     out.print(_about(parts))
-    with _live() as watch:
+    with _sole_writer(folder, restart=restart), _live() as watch:
         trainer = Trainer(describer, parts, settings, folder=folder, maps=maps, watch=watch)
         try:
             trained = trainer.run()
@@ -144,13 +154,38 @@ def train(
             learned = chosen.with_filter(target)
             of_rows = {"row_fingerprint": learned.row_fingerprint(), "weights_sha256": describer.weights_sha256}
             trainer.whitening_of_pairs(trained.learned, of_rows | {"recipe": learned.name}).save(white)
+    if trainer.uncached:
+        err.print(
+            f"{trainer.uncached:,} feature maps found no room in {cache_gb:g} GB (--cache-gb) and were computed "
+            "whenever they were needed."
+        )
     _tell(trained, written, folder, white or "")
     if trained.verdict != "passed":
         raise typer.Exit(1)
 
 
-def _given(**values: Any) -> dict[str, Any]:
-    return {name: value for name, value in values.items() if value is not None}
+_OPTIONS = {
+    "kind": "--filter",
+    "learning_rate": "--lr",
+    "warmup_steps": "--warmup",
+    "whitened_dim": "--whitened",
+    "queries_per_epoch": "--queries",
+    "pool_size": "--pool",
+    "tuples_per_step": "--batch",
+    "held_out": "--held-out",
+}
+"""The options whose names are not those of the settings."""
+
+
+def _settings(**values: Any) -> Settings:
+    """Settings of what was given; an error names the option."""
+    from coocnet.train import Settings
+
+    try:
+        return Settings(**{name: value for name, value in values.items() if value is not None})
+    except InputError as error:
+        name, _, rest = str(error).partition(" ")
+        raise InputError(f"{_OPTIONS.get(name, f'--{name}')} {rest}") from error
 
 
 def _parts(
@@ -195,13 +230,27 @@ class _Sources:
         return of_instances([pictures_by_instance(place) for place in places])
 
 
-def _make_folder(folder: Path, *, restart: bool) -> None:
+@contextmanager
+def _sole_writer(folder: Path, *, restart: bool) -> Iterator[None]:
+    """One training at a time in a folder; the system lets go of it however the process ends."""
+    from filelock import FileLock, Timeout
+
     from coocnet.train import CHECKPOINT
 
     try:
+        with FileLock(folder / "lock", timeout=0):
+            if restart:
+                (folder / CHECKPOINT).unlink(missing_ok=True)
+            yield
+    except Timeout as error:
+        raise InputError(
+            f"another training is at work in {printable(folder)}: wait for it, or write elsewhere"
+        ) from error
+
+
+def _make_folder(folder: Path) -> None:
+    try:
         folder.mkdir(exist_ok=True)
-        if restart:
-            (folder / CHECKPOINT).unlink(missing_ok=True)
     except OSError as error:
         raise InputError(f"{printable(folder)} cannot be made or written to: {error.strerror}") from error
 
@@ -222,6 +271,8 @@ def _about(parts: Sequence[Examples]) -> str:
 
 def _tell(trained: Trained, written: Path | None, folder: Path, white: str) -> None:
     out.print(f"Report: {plain(folder / 'report.html')}")
+    if white and trained.verdict != "passed":
+        err.print("No whitening was written: it goes with a filter that may be used.")
     if written is None:
         err.print(
             "No epoch was better than the direct filter on the pictures to choose by, so no filter was written: use "
@@ -237,9 +288,8 @@ def _tell(trained: Trained, written: Path | None, folder: Path, white: str) -> N
         )
         return
     out.print(f"Written: {said}, {trained.parameters:,} parameters")
-    if white:
-        out.print(f"Written: {plain(white)}, the whitening")
-    out.print(f"Use it:  coocnet index DIR --recipe {plain(written.with_suffix('.toml'))}")
+    with_white = f" --whitening {plain(white)}" if white else ""
+    out.print(f"Use it:  coocnet index DIR --recipe {plain(written.with_suffix('.toml'))}{with_white}")
 
 
 @contextmanager
@@ -261,7 +311,7 @@ def _live() -> Iterator[Watch]:
             made.add_column(name, justify="right")
         for record in now.history[-_EPOCHS_SHOWN:]:
             made.add_row(*_cells(record))
-        if now.loss is not None:
+        if now.loss is not None and len(now.history) <= now.epoch:
             made.add_row(str(now.epoch), f"{now.loss:.4f}", "…", "")
         return made
 

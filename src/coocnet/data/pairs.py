@@ -62,9 +62,10 @@ def _of_list(path: str | os.PathLike[str]) -> dict[str, list[str]]:
             if missing := {"image", "instance"} - {*(rows.fieldnames or ())}:
                 raise InputError(f"{name} has no column {min(missing)!r}; it needs image and instance")
             for row in rows:
-                if not (row["image"] and row["instance"]):
+                if not ((row["image"] or "").strip() and (row["instance"] or "").strip()):
                     raise InputError(f"{name}, line {rows.line_num}: an image or its instance is missing")
-                image = os.path.join(around, row["image"])
+                folder, file = os.path.split(os.path.join(around, row["image"]))
+                image = os.path.join(os.path.realpath(folder), file)
                 is_new = image not in instance_of
                 before = instance_of.setdefault(image, row["instance"])
                 if before != row["instance"]:
@@ -74,7 +75,9 @@ def _of_list(path: str | os.PathLike[str]) -> dict[str, list[str]]:
                     )
                 if is_new:
                     showing[before].append(image)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except UnicodeDecodeError as error:
+        raise InputError(f"{name} is not UTF-8: save it as that ({error})") from error
+    except (OSError, csv.Error) as error:
         raise InputError(f"{name}: {getattr(error, 'strerror', None) or error}") from error
     return dict(showing)
 
@@ -82,6 +85,8 @@ def _of_list(path: str | os.PathLike[str]) -> dict[str, list[str]]:
 def _of_folder(folder: str | os.PathLike[str]) -> dict[str, list[str]]:
     found = walk(folder)
     showing: dict[str, list[str]] = defaultdict(list)
+    if amiss := [*found.unread_folders, *found.skipped]:
+        raise InputError(f"{len(amiss)} below {printable(folder)} cannot be used: {amiss[0]}; mend or remove them")
     for file in found.files:
         instance, _, rest = os.path.relpath(file.path, found.root).partition(os.sep)
         if not rest:

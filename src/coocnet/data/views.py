@@ -5,6 +5,7 @@ Pictures without labels become things with several pictures each, to learn on wh
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,11 +13,14 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageFilter
 
-from coocnet.data.images import decode, read_bytes
+from coocnet.data.images import content_digest, decode, read_bytes
 from coocnet.data.scenes import Random, perspective, photographed
-from coocnet.errors import ImageError, InputError
+from coocnet.errors import ImageError, InputError, printable
 from coocnet.output import written_whole
 
+Path_ = str | os.PathLike[str]
+
+_NOTE = "views.json"
 _LEAST_SHARE = 0.6
 _GLARE = 0.3
 
@@ -32,8 +36,9 @@ def make_views(
 ) -> list[ImageError]:
     """Writes a folder for every picture, with the picture itself and synthetic photographs of it.
 
-    What is there already is left as it is, so the work may be interrupted and goes on. The same seed and the same
-    pictures make the same photographs.
+    A folder is named by the picture's content. What is there already is left as it is, so the work may be
+    interrupted and goes on, with more views or more pictures too. The same seed and the same pictures make the same
+    photographs.
 
     Args:
         paths: pictures; the others serve as background of each.
@@ -47,30 +52,53 @@ def make_views(
         Pictures that could not be read; they were left out.
 
     Raises:
-        InputError: less than one view, sides below 64 pixels, or a folder that cannot be written.
+        InputError: less than one view, sides below 64 pixels, a folder that cannot be written, or one with views of
+            another seed or size.
     """
     if views < 1 or size_px < 64:
         raise InputError(f"at least 1 view and 64 pixels, got {views} views, {size_px} pixels")
+    _note(Path(folder), {"seed": seed, "size_px": size_px})
     skipped: list[ImageError] = []
-    for number, path in enumerate(paths):
-        place = Path(folder) / f"{number:06d}"
-        targets = [place / "picture.jpg", *(place / f"view{view}.jpg" for view in range(views))]
-        missing = [target for target in targets if not target.is_file()]
-        if missing:
-            try:
-                image = _read(path, size_px)
-            except ImageError as error:
-                skipped.append(error)
-                continue
-            _make_folder(place)
-            for target in missing:
-                random = np.random.default_rng([seed, number, targets.index(target)])
-                made = image if target is targets[0] else view_of(image, _background(paths, random, size_px), random)
-                with written_whole(target) as unfinished:
-                    made.save(unfinished, format="JPEG", quality=int(random.integers(55, 95)))
+    for done, path in enumerate(paths, start=1):
+        try:
+            _make_one(path, paths, Path(folder), views=views, size_px=size_px, seed=seed)
+        except ImageError as error:
+            skipped.append(error)
         if progress:
-            progress(number + 1, len(paths))
+            progress(done, len(paths))
     return skipped
+
+
+def _make_one(path: Path_, paths: Sequence[Path_], folder: Path, *, views: int, size_px: int, seed: int) -> None:
+    content = read_bytes(path)
+    digest = content_digest(content)
+    place = folder / digest.hex()
+    targets = [place / "picture.jpg", *(place / f"view{view}.jpg" for view in range(views))]
+    if all(target.is_file() for target in targets):
+        return
+    image = Image.fromarray(decode(content, path, size_px=size_px).pixels)
+    _make_folder(place)
+    for number, target in enumerate(targets):
+        if not target.is_file():
+            random = np.random.default_rng([seed, number, *digest])
+            made = view_of(image, _background(path, paths, random, size_px), random) if number else image
+            with written_whole(target) as unfinished:
+                made.save(unfinished, format="JPEG", quality=int(random.integers(55, 95)))
+
+
+def _note(folder: Path, made_by: dict[str, int]) -> None:
+    """Keeps what views are made by beside them, and refuses others."""
+    _make_folder(folder)
+    note = folder / _NOTE
+    if not note.exists():
+        with written_whole(note) as unfinished:
+            Path(unfinished).write_text(json.dumps(made_by), encoding="utf-8")
+    try:
+        there = json.loads(note.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{printable(note)} cannot be read ({error}): write the views to another folder") from error
+    if there != made_by:
+        raise InputError(f"{printable(folder)} has views made by {there}, not by {made_by}: write to another folder")
 
 
 def view_of(image: Image.Image, background: Image.Image, random: Random) -> Image.Image:
@@ -91,7 +119,7 @@ def view_of(image: Image.Image, background: Image.Image, random: Random) -> Imag
     return photographed(random, scene)
 
 
-def _read(path: str | os.PathLike[str], size_px: int) -> Image.Image:
+def _read(path: Path_, size_px: int) -> Image.Image:
     return Image.fromarray(decode(read_bytes(path), path, size_px=size_px).pixels)
 
 
@@ -99,7 +127,7 @@ def _make_folder(place: Path) -> None:
     try:
         place.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"{place} cannot be made: {error.strerror}") from error
+        raise InputError(f"{printable(place)} cannot be made: {error.strerror}") from error
 
 
 def _part(image: Image.Image, random: Random) -> Image.Image:
@@ -108,12 +136,13 @@ def _part(image: Image.Image, random: Random) -> Image.Image:
     return image.crop((left, top, left + wide, top + tall))
 
 
-def _background(paths: Sequence[str | os.PathLike[str]], random: Random, size_px: int) -> Image.Image:
+def _background(own: Path_, paths: Sequence[Path_], random: Random, size_px: int) -> Image.Image:
     """Another of the pictures, out of focus; or a cloudy ground of one colour."""
     size = (size_px, size_px * 3 // 4) if random.random() < 0.5 else (size_px * 3 // 4, size_px)
-    if random.random() < 0.5:
+    another = paths[int(random.integers(len(paths)))]
+    if random.random() < 0.5 and another != own:
         try:
-            other = _read(paths[int(random.integers(len(paths)))], size_px)
+            other = _read(another, size_px)
         except ImageError:
             pass  # a cloudy ground then
         else:

@@ -146,10 +146,8 @@ def average_precision_loss(
 
 
 def _distances(asked: Tensor, rows: Tensor) -> Tensor:
-    """Euclidean distances of unit rows; the gradient at distance 0 is 0, not NaN."""
-    squared = ((asked[:, None] - rows[None]) ** 2).sum(2)
-    apart = squared > torch.finfo(rows.dtype).tiny
-    return torch.where(apart, torch.where(apart, squared, 1).sqrt(), 0)
+    """Euclidean distances, without a difference for every pair in memory; the gradient at distance 0 is 0."""
+    return torch.cdist(asked, rows, compute_mode="donot_use_mm_for_euclid_dist")
 
 
 def _need_batch(rows: Tensor, queries: Tensor, positive: Tensor, negative: Tensor) -> None:

@@ -28,11 +28,12 @@ class State:
         run: names the pictures, the recipe and the settings; a checkpoint of another run is refused.
         epoch: the epoch it is in, from 1; 0 before the first.
         step: steps of this epoch that are done.
-        tuples: of this epoch, (m, width); empty before they are mined.
         loss: sum over the steps of this epoch.
         history: a record of each epoch that is done, the direct filter's first.
         best_epoch: the one with the best held-out mAP; 0 for the direct filter.
-        tensors: the filter's, those of the best epoch, the optimiser's, by name.
+        finished: whether nothing is left to do.
+        tensors: the filter's, those of the best epoch and of the beginning of this one, the optimiser's, the tuples
+            of this epoch, by name.
     """
 
     run: str

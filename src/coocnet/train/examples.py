@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import os
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from jaxtyping import Int
@@ -60,29 +63,43 @@ class Examples:
         if self.pairs is not None:
             given: np.ndarray = self.pairs[self.pairs[:, 0] == picture, 1]
             return given
-        same = np.flatnonzero(self.clusters == self.clusters[picture])
+        same = self._members[int(self.clusters[picture])]
         others: np.ndarray = same[same != picture]
         return others
 
-    def truths(self) -> list[tuple[int, Truth]]:
+    def truths(self) -> Iterator[tuple[int, Truth]]:
         """Each query, and what it should find among all these pictures; itself is junk, and so is what may match."""
-        found = []
         for query in self.queries.tolist():
             right = frozenset(self.matches(query).tolist())
-            same = frozenset(np.flatnonzero(self.clusters == self.clusters[query]).tolist())
-            found.append((query, Truth(right, (same | {query}) - right)))
-        return found
+            same = self._members[int(self.clusters[query])].tolist() if self.pairs is not None else [query]
+            yield query, Truth(right, frozenset(same) - right)
 
     def all_pairs(self, most: int, seed: int) -> Int[np.ndarray, "m 2"]:
-        """Matching pairs, each once; of more than ``most`` so many are drawn."""
+        """Matching pairs, each once; where there are more than ``most``, about so many are drawn."""
+        random = np.random.default_rng(seed)
         if self.pairs is not None:
-            pairs = self.pairs
+            some = np.sort(random.permutation(len(self.pairs))[:most])
+            return self.pairs[some]
+        groups = [group for group in self._members.values() if len(group) > 1]
+        counts = np.array([len(group) * (len(group) - 1) // 2 for group in groups])
+        if counts.sum() <= most:
+            listed = [pair for group in groups for pair in itertools.combinations(group.tolist(), 2)]
         else:
-            listed = [(q, p) for q in self.queries.tolist() for p in self.matches(q).tolist() if q < p]
-            pairs = np.array(listed, np.int64).reshape(-1, 2)
-        if len(pairs) <= most:
-            return pairs
-        return pairs[np.sort(np.random.default_rng(seed).choice(len(pairs), most, replace=False))]
+            chosen = random.choice(len(groups), most, p=counts / counts.sum())
+            drawn = (tuple(sorted(random.choice(groups[at], 2, replace=False).tolist())) for at in chosen)
+            listed = sorted({*drawn})
+        return np.array(sorted(listed), np.int64).reshape(-1, 2)
+
+    @cached_property
+    def _members(self) -> dict[int, Int[np.ndarray, " p"]]:
+        order = np.argsort(self.clusters, kind="stable")
+        numbers, first = np.unique(self.clusters[order], return_index=True)
+        return dict(zip(numbers.tolist(), np.split(order, first[1:]), strict=True))
+
+    def stamps(self) -> list[tuple[int, int]]:
+        """Size and time of modification of every file."""
+        found = [os.stat(path) for path in self.paths]
+        return [(one.st_size, one.st_mtime_ns) for one in found]
 
     def part(self, kept: Int[np.ndarray, " k"]) -> Examples:
         """Some of the pictures, with the pairs among them."""
@@ -124,7 +141,7 @@ def of_instances(listed: Sequence[Mapping[str, Sequence[str]]]) -> Examples:
             clusters += [number] * len(pictures)
             number += 1
     if len({*paths}) < len(paths):
-        twice = next(path for path in paths if paths.count(path) > 1)
+        twice = Counter(paths).most_common(1)[0][0]
         raise TrainingError(f"{printable(twice)} is listed twice, in two collections; a picture shows one thing")
     return Examples(tuple(paths), np.array(clusters, np.int64))
 

@@ -7,10 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
+from coocnet.errors import TrainingError
 from coocnet.evaluate import Difference, Interval, average_precision, mean_with_interval, paired_difference, rank
 from coocnet.recipe import Recipe
 from coocnet.train.examples import Examples
 from coocnet.whitening import fit_pca
+
+_LEAST_DESCRIBED = 0.5
 
 
 @dataclass(frozen=True)
@@ -59,10 +62,20 @@ def precisions(
         examples: the pictures.
         rows: theirs.
         recipe: if it whitens, rows are compared whitened, as in use.
-        fit_rows: rows of other pictures that the whitening is fitted on; None to compare the rows as they are. To at
-            most half as many dimensions as there are pictures, as an index does.
+        fit_rows: rows of other pictures that the whitening is fitted on; None to compare the rows as they are. With
+            the recipe's shrinkage and to at most half as many dimensions as there are pictures, as an index does.
+
+    Raises:
+        TrainingError: rows that are no numbers, or mostly zero: the filter has lost its way.
     """
+    for some in (rows, *(() if fit_rows is None else (fit_rows,))):
+        if not np.isfinite(some).all() or not some.any(1).mean() > _LEAST_DESCRIBED:
+            raise TrainingError(
+                "under this filter most pictures have no row any more: begin anew with a lower learning rate "
+                "(--lr, --restart)"
+            )
     if fit_rows is not None and recipe.whitening == "pca":
         most = max(1, len(fit_rows) // 2)
-        rows = fit_pca(fit_rows, dim=min(recipe.dim or most, most), at_most=True).apply(rows)
+        fitted = fit_pca(fit_rows, dim=min(recipe.dim or most, most), at_most=True, shrinkage=recipe.shrinkage)
+        rows = fitted.apply(rows)
     return [average_precision(rank(rows @ rows[query]), truth) for query, truth in examples.truths()]

@@ -17,7 +17,7 @@ from coocnet import ops
 from coocnet.describe import Describer
 from coocnet.errors import InputError, TrainingError
 from coocnet.nn import CooccurrenceFilter, new_filter
-from coocnet.recipe import LEARNABLE, Recipe
+from coocnet.recipe import LEARNABLE, REVISION, Recipe
 from coocnet.train.checkpoint import CHECKPOINT, State, adam_tensors, restore_adam
 from coocnet.train.examples import Examples
 from coocnet.train.judge import Gate, precisions
@@ -95,12 +95,17 @@ def need_learnable(recipe: Recipe) -> None:
     """Refuses a recipe that no filter can be learned for.
 
     Raises:
-        InputError: its pooling reads no filter, or it has one already.
+        InputError: its pooling reads no filter, it has several scales, or a filter already.
     """
     if recipe.pooling not in LEARNABLE:
         raise InputError(
             f"the recipe's pooling {recipe.pooling!r} reads no co-occurrence tensor; a filter is learned for one of "
             f"{', '.join(LEARNABLE)}"
+        )
+    if len(recipe.scales) > 1:
+        raise InputError(
+            f"a filter is learned at one scale, the recipe {recipe.name!r} has {len(recipe.scales)}: give it one; "
+            "the filter then serves a recipe of several too"
         )
     if recipe.cooccurrence.filter:
         raise InputError(f"the recipe {recipe.name!r} has a learned filter already; give the one it was learned for")
@@ -116,6 +121,9 @@ class Trainer:
         folder: holds the checkpoint.
         maps: the feature maps.
         watch: told what goes on.
+
+    Attributes:
+        uncached: pictures whose maps found no room, so that they go through the network whenever they are needed.
 
     Raises:
         InputError: the recipe's pooling reads no filter, or it has one.
@@ -150,7 +158,8 @@ class Trainer:
         self._fit_on = np.sort(
             np.random.default_rng([settings.seed, 2]).permutation(len(self._train))[:_FIT_PICTURES]
         )
-        self._memory = torch.zeros(0), torch.zeros(0)
+        self._memory = torch.zeros(0), np.zeros(0)
+        self.uncached = 0
         self._state = State(self._run())
         self._started = time.monotonic()
 
@@ -165,10 +174,8 @@ class Trainer:
             InputError: the disk is full or read-only.
         """
         held = State.load(self._checkpoint, self._state.run)
-        self._maps.prepare(
-            [*self._train.paths, *self._choosing.paths, *self._judging.paths],
-            self._tell,
-        )
+        paths = [self._train.paths[at] for at in self._ever_needed().tolist()]
+        self.uncached = self._maps.prepare([*self._choosing.paths, *paths, *self._judging.paths], self._tell)
         if held is not None:
             self._restore(held)
         if not self._state.history:
@@ -192,14 +199,14 @@ class Trainer:
         batch = batch_of(tuples, self._train, matches=self._settings.matches, whole=whole)
         paths = [self._train.paths[at] for at in batch.pictures.tolist()]
         loss = self._loss(self._seen(self._rows.under(self._filter, paths)), batch)
-        if not torch.isfinite(loss):
-            raise TrainingError(
-                f"the loss is no longer finite, in step {state.step + 1} of epoch {state.epoch}: begin anew with a "
-                f"lower learning rate than {self._settings.learning_rate:g} (--lr, --restart)"
-            )
         self._optimiser.zero_grad()
         torch.autograd.backward(loss)
-        torch.nn.utils.clip_grad_norm_(self._filter.parameters(), self._settings.clip)
+        norm = torch.nn.utils.clip_grad_norm_(self._filter.parameters(), self._settings.clip)
+        if not (torch.isfinite(loss) and torch.isfinite(norm)):
+            raise TrainingError(
+                f"the loss or its gradient is no longer finite, in step {state.step + 1} of epoch {state.epoch}: "
+                f"begin anew with a lower learning rate than {self._settings.learning_rate:g} (--lr, --restart)"
+            )
         done = (state.epoch - 1) * self._steps + state.step
         rate = self._settings.learning_rate_at(done, self._settings.epochs * self._steps)
         for group in self._optimiser.param_groups:
@@ -215,10 +222,10 @@ class Trainer:
     def _loss(self, rows: Tensor, batch: Batch) -> Tensor:
         s = self._settings
         masks = [one.to(rows.device) for one in (batch.queries, batch.positive, batch.negative)]
-        if len(self._memory[0]):
-            remembered, clusters = self._memory
-            own = torch.from_numpy(self._train.clusters[batch.pictures[batch.queries.numpy()]])
-            wrong = (own[:, None] != clusters[None]).to(rows.device)
+        remembered, clusters = self._memory
+        if len(remembered):
+            own = self._train.clusters[batch.pictures[batch.queries.numpy()]]
+            wrong = torch.from_numpy(own[:, None] != clusters[None]).to(rows.device)
             rows = torch.cat([rows, remembered])
             masks = [masks[0], torch.cat([masks[1], torch.zeros_like(wrong)], 1), torch.cat([masks[2], wrong], 1)]
         return _LOSSES[s.loss](rows, masks, s)
@@ -236,8 +243,8 @@ class Trainer:
     def _turn(self) -> None:
         """Measures the filter as it is, keeps it if it is the best, and mines the next epoch's tuples."""
         state, s = self._state, self._settings
-        drawn = self._drawn(state.epoch + 1)
-        rows, needed = self._described(drawn, self._fit_on)
+        rows = np.zeros((len(self._train), self._describer.dim), np.float32)
+        self._describe(rows, self._fit_on)
         self._measure(rows[self._fit_on])
         best = max(state.history, key=lambda record: record["map"])
         over = s.patience and state.epoch - state.best_epoch >= s.patience
@@ -252,11 +259,15 @@ class Trainer:
                 white = fit_pca(rows[self._fit_on], dim=dim, at_most=True)
                 both = {"mean": white.mean, "projection": white.projection}
                 state.keep("white", {name: torch.from_numpy(one).float() for name, one in both.items()})
-            seen = self._all_seen(rows, needed)
-            tuples = hard_negatives(seen, self._train.clusters, drawn, s.negatives)
+            drawn = self._drawn(state.epoch + 1)
+            asked = np.union1d(drawn.queries, drawn.pool)
+            self._describe(rows, np.setdiff1d(asked, self._fit_on))
+            seen = self._all_seen(rows, asked)
+            tuples = hard_negatives(seen, self._train.clusters, drawn, s.mined)
             state.keep("epoch", {"tuples": torch.from_numpy(tuples)})
-            state.keep("start", self._filter.state_dict())
-            self._remember(seen, drawn)
+            if self._with_memory:
+                state.keep("start", self._filter.state_dict())
+                self._remember(seen, drawn)
             state.epoch, state.step, state.loss = state.epoch + 1, 0, 0.0
         self._save()
         self._tell("Epoch", state.epoch, s.epochs)
@@ -267,25 +278,37 @@ class Trainer:
             self._train, queries=s.queries_per_epoch, matches=s.matches, pool=s.pool_size, seed=s.seed, epoch=epoch
         )
 
-    def _described(self, drawn: Drawn, *others: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Rows under the filter as it is of what an epoch draws, and of others, by position; and which these are."""
-        needed = np.unique(np.concatenate([drawn.queries, drawn.pool, *others]))
-        rows = np.zeros((len(self._train), self._describer.dim), np.float32)
-        rows[needed] = self._all_rows(self._filter, self._train, needed, "Describing, to mine")
-        return rows, needed
+    def _ever_needed(self) -> np.ndarray:
+        """The pictures to learn from that this training will look at."""
+        needed = np.zeros(len(self._train), bool)
+        needed[self._fit_on] = True
+        for epoch in range(1, self._settings.epochs + 1):
+            drawn = self._drawn(epoch)
+            for some in (drawn.queries, drawn.pool, drawn.matches[drawn.matches >= 0]):
+                needed[some] = True
+            if needed.all():
+                break
+        return np.flatnonzero(needed)
 
-    def _all_seen(self, rows: np.ndarray, needed: np.ndarray) -> np.ndarray:
-        """Rows as the loss sees them."""
-        if not self._state.part("white"):
+    def _describe(self, rows: np.ndarray, pictures: np.ndarray) -> None:
+        """Puts rows of some pictures, under the filter as it is, where they belong."""
+        rows[pictures] = self._all_rows(self._filter, self._train, pictures, "Describing, to mine")
+
+    def _all_seen(self, rows: np.ndarray, pictures: np.ndarray) -> np.ndarray:
+        """Rows of some pictures as the loss sees them."""
+        white = self._state.part("white")
+        if not white:
             return rows
-        seen = np.zeros((len(rows), len(self._state.part("white")["projection"])), np.float32)
-        seen[needed] = self._seen(torch.from_numpy(rows[needed])).numpy()
+        seen = np.zeros((len(rows), len(white["projection"])), np.float32)
+        seen[pictures] = self._seen(torch.from_numpy(rows[pictures])).numpy()
         return seen
 
+    @property
+    def _with_memory(self) -> bool:
+        return self._settings.memory and self._settings.loss in WHOLE_BATCH
+
     def _remember(self, seen: np.ndarray, drawn: Drawn) -> None:
-        if self._settings.memory and self._settings.loss in WHOLE_BATCH:
-            kept = torch.from_numpy(seen[drawn.pool]).to(self._device)
-            self._memory = kept, torch.from_numpy(self._train.clusters[drawn.pool])
+        self._memory = torch.from_numpy(seen[drawn.pool]).to(self._device), self._train.clusters[drawn.pool]
 
     def _measure(self, fit_rows: np.ndarray) -> None:
         state = self._state
@@ -363,10 +386,10 @@ class Trainer:
 
     def _run(self) -> str:
         pictures = [
-            [list(one.paths), one.clusters.tolist(), None if one.pairs is None else one.pairs.tolist()]
+            [list(one.paths), one.stamps(), one.clusters.tolist(), None if one.pairs is None else one.pairs.tolist()]
             for one in (self._train, self._choosing, self._judging)
         ]
-        where = [self._recipe.fingerprint(), self._describer.weights_sha256, self._settings.table()]
+        where = [REVISION, self._recipe.fingerprint(), self._describer.weights_sha256, self._settings.table()]
         return digest_of(pictures, where)
 
     def _save(self) -> None:
@@ -378,10 +401,12 @@ class Trainer:
         self._state = held
         self._filter.load_state_dict(held.part("filter"))
         restore_adam(self._optimiser, self._filter, held.part("adam"))
-        if not held.finished and self._settings.memory and self._settings.loss in WHOLE_BATCH:
+        if not held.finished and self._with_memory:
             self._filter.load_state_dict(held.part("start"))
             drawn = self._drawn(held.epoch)
-            self._remember(self._all_seen(*self._described(drawn)), drawn)
+            rows = np.zeros((len(self._train), self._describer.dim), np.float32)
+            self._describe(rows, drawn.pool)
+            self._remember(self._all_seen(rows, drawn.pool), drawn)
             self._filter.load_state_dict(held.part("filter"))
 
     def _tell(self, what: str, done: int, total: int) -> None:

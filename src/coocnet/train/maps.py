@@ -16,7 +16,7 @@ from torch import Tensor
 from coocnet.describe import Describer
 from coocnet.errors import ImageError, TrainingError, printable
 from coocnet.output import written_whole
-from coocnet.recipe import PRIORS
+from coocnet.recipe import PRIORS, REVISION
 
 _LARGEST_HALF = 65504
 _NAMED = 10
@@ -40,17 +40,17 @@ class Maps:
     def __init__(self, describer: Describer, folder: str | os.PathLike[str], *, budget_bytes: int) -> None:
         self._describer = describer
         self._folder = Path(folder)
-        self._left = budget_bytes - sum(file.stat().st_size for file in self._folder.glob("??/*.npy"))
+        self._left = budget_bytes - sum(map(_size, self._folder.glob("??/[0-9a-f]*.npy")))
         self._place: dict[str, Path] = {}
         recipe = describer.recipe
         made_by = {
             name: getattr(recipe, name) for name in ("backbone", "tap", "size_px", "prior", *PRIORS[recipe.prior])
         }
-        made_by |= {"scale": recipe.scales[0], "weights": describer.weights_sha256}
+        made_by |= {"revision": REVISION, "scale": recipe.scales[0], "weights": describer.weights_sha256}
         self._made_by = json.dumps(made_by, sort_keys=True)
 
     def prepare(self, paths: Sequence[str], progress: Progress | None = None) -> int:
-        """Computes what is missing, as far as the budget goes.
+        """Computes what is missing, as far as the budget goes, in order.
 
         Returns:
             How many of the pictures are not held, and will be computed whenever they are needed.
@@ -98,6 +98,7 @@ class Maps:
         ((_, a),) = self._computed([path])
         if isinstance(a, ImageError):
             raise TrainingError(f"a picture can no longer be described: {a}") from a
+        self._stored(path, a)
         return _halved(a)
 
     def _while_room(self, missing: Sequence[str]) -> Iterator[str]:
@@ -135,4 +136,11 @@ class Maps:
 
 
 def _halved(a: np.ndarray) -> np.ndarray:
-    return a.astype(np.float16) if a.max(initial=0) <= _LARGEST_HALF else a
+    return a.astype(np.float16) if np.abs(a).max(initial=0) <= _LARGEST_HALF else a
+
+
+def _size(file: Path) -> int:
+    try:
+        return file.stat().st_size
+    except OSError:
+        return 0  # another training has just put it in its place

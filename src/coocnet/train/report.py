@@ -41,7 +41,7 @@ def facts_of(
         "tap": recipe.tap,
         "weights_sha256": weights_sha256,
         "pooling": recipe.pooling,
-        "recipe": recipe.to_toml(),
+        "recipe": recipe.replace(weights=os.path.basename(recipe.weights)).to_toml(),
         "learned_from": ", ".join(printable(os.path.basename(os.path.normpath(one))) for one in sources),
         "pictures": pictures,
         "epoch": str(trained.best_epoch),

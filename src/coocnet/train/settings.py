@@ -24,7 +24,6 @@ _WHOLE: dict[str, tuple[int, int]] = {
     "queries_per_epoch": (1, 10**9),
     "pool_size": (2, 10**9),
     "matches": (1, 10**4),
-    "negatives": (0, 10**4),
     "tuples_per_step": (1, 10**5),
     "warmup_steps": (0, 10**9),
     "whitened_dim": (0, 10**6),
@@ -56,7 +55,8 @@ class Settings:
         queries_per_epoch: pictures that are drawn as queries, at most.
         pool_size: pictures that are drawn to look for hard negatives in, at most.
         matches: pictures that match each query, at most.
-        negatives: hard negatives of each query, no two of one cluster; the first two losses need some.
+        negatives: hard negatives of each query, no two of one cluster; None for 5 with the first two losses, which
+            need some, and none with the others.
         tuples_per_step: queries with their matches and negatives that one step of the optimiser is made of.
         memory: the last two losses also see the rows of the whole pool, as they were when the epoch began, as wrong
             ones of what is of another cluster.
@@ -82,7 +82,7 @@ class Settings:
     queries_per_epoch: int = 600
     pool_size: int = 5000
     matches: int = 2
-    negatives: int = 0
+    negatives: int | None = None
     tuples_per_step: int = 24
     memory: bool = True
     learning_rate: float = 5e-2
@@ -101,11 +101,15 @@ class Settings:
                 raise InputError(f"{name} is one of {', '.join(choices)}, got {getattr(self, name)!r}")
         if not isinstance(self.memory, bool):
             raise InputError(f"memory is true or false, got {self.memory!r}")
-        if not self.negatives and self.loss not in WHOLE_BATCH:
-            raise InputError(f"the loss {self.loss!r} learns from hard negatives, got negatives = 0")
+        fewest = 0 if self.loss in WHOLE_BATCH else 1
+        if self.negatives is not None and not _is_whole(self.negatives, fewest, 10**4):
+            raise InputError(
+                f"negatives is a whole number from {fewest} to {10**4} with the loss {self.loss!r}, "
+                f"got {self.negatives!r}"
+            )
         for name, (least, most) in _WHOLE.items():
             value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+            if not _is_whole(value, least, most):
                 raise InputError(f"{name} is a whole number from {least} to {most}, got {value!r}")
         for name, (low, high) in _NUMBERS.items():
             value = getattr(self, name)
@@ -113,16 +117,28 @@ class Settings:
             if not is_number or not math.isfinite(value) or not low <= value <= high:
                 raise InputError(f"{name} is a number from {low:g} to {high:g}, got {value!r}")
 
+    @property
+    def mined(self) -> int:
+        """How many hard negatives each query has."""
+        if self.negatives is not None:
+            return self.negatives
+        return 0 if self.loss in WHOLE_BATCH else 5
+
     def learning_rate_at(self, step: int, steps: int) -> float:
-        """The rate at a step of so many: a straight rise, then half a cosine down to 0."""
-        if step < self.warmup_steps:
-            return self.learning_rate * (step + 1) / self.warmup_steps
-        beyond = (step - self.warmup_steps) / max(1, steps - self.warmup_steps)
+        """The rate at a step of so many: a straight rise, over half of them at most; then half a cosine down to 0."""
+        rise = min(self.warmup_steps, steps // 2)
+        if step < rise:
+            return self.learning_rate * (step + 1) / rise
+        beyond = (step - rise) / max(1, steps - rise)
         return self.learning_rate * 0.5 * (1 + math.cos(math.pi * min(1.0, beyond)))
 
     def table(self) -> dict[str, Any]:
         """All of it, by name."""
         return dataclasses.asdict(self)
+
+
+def _is_whole(value: object, least: int, most: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
 
 
 def digest_of(*tables: object) -> str:
