@@ -96,8 +96,8 @@ def designs(network: str) -> dict[str, Design]:
     made = {
         "context": Design(seeds=3, final=True),
         "sct-gem": Design("sct-gem"),
-        "chco-sct": Design("chco-sct"),
-        "bp-at": Design("bp-at"),
+        "chco-sct": Design("chco-sct", final=True),
+        "bp-at": Design("bp-at", final=True),
     }
     if network == "default":
         del made["bp-at"]
