@@ -194,7 +194,7 @@ def test_an_interrupted_training_goes_on_to_the_same_result(training, monkeypatc
     undisturbed = training(settings, folder="whole")
     expected, told = final(undisturbed), []
     training(settings, folder="count", watch=told.append).run()
-    for count in range(1, len(told), max(1, len(told) // 5)):
+    for count in range(1, len(told), max(1, len(told) // 3)):
         folder = f"stopped-{count}"
         with pytest.raises(error):
             training(settings, folder=folder, watch=stopping_at(count, error)).run()
