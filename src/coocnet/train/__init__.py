@@ -2,8 +2,8 @@
 
 from coocnet.train.checkpoint import CHECKPOINT
 from coocnet.train.examples import Examples, hold_out, of_instances, of_training
-from coocnet.train.judge import Gate
-from coocnet.train.loop import Progress, Trained, Trainer, need_learnable
+from coocnet.train.judge import Gate, Trained
+from coocnet.train.loop import Progress, Trainer, need_learnable
 from coocnet.train.maps import Maps
 from coocnet.train.report import facts_of, write_filter, write_report
 from coocnet.train.settings import LOSSES, Settings

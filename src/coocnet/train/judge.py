@@ -9,6 +9,7 @@ from jaxtyping import Float
 
 from coocnet.errors import TrainingError
 from coocnet.evaluate import Difference, Interval, average_precision, mean_with_interval, paired_difference, rank
+from coocnet.nn import CooccurrenceFilter
 from coocnet.recipe import Recipe
 from coocnet.train.examples import Examples
 from coocnet.whitening import fit_pca
@@ -48,6 +49,32 @@ class Gate:
             f"{100 * self.direct.mean:.2f} of the direct filter, {100 * d.mean:+.2f} "
             f"[{100 * d.low:+.2f}, {100 * d.high:+.2f}]"
         )
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What came of a training.
+
+    Attributes:
+        learned: the filter of the best epoch.
+        history: a record of every epoch: its number, mean loss, held-out mAP in use and of raw rows, time in seconds.
+        best_epoch: the epoch it is of.
+        gate: its judgement.
+        parameters: numbers that were learned.
+    """
+
+    learned: CooccurrenceFilter
+    history: list[dict[str, float]]
+    best_epoch: int
+    gate: Gate
+    parameters: int
+
+    @property
+    def verdict(self) -> str:
+        """Passed, refused, or unchanged, where no epoch was better than the direct filter."""
+        if self.best_epoch == 0:
+            return "unchanged"
+        return "passed" if self.gate.passed else "refused"
 
 
 def precisions(

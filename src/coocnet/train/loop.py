@@ -20,7 +20,7 @@ from coocnet.nn import CooccurrenceFilter, new_filter
 from coocnet.recipe import LEARNABLE, REVISION, Recipe
 from coocnet.train.checkpoint import CHECKPOINT, State, adam_tensors, restore_adam
 from coocnet.train.examples import Examples
-from coocnet.train.judge import Gate, precisions
+from coocnet.train.judge import Gate, Trained, precisions
 from coocnet.train.maps import Maps
 from coocnet.train.mining import Batch, Drawn, batch_of, draw, hard_negatives
 from coocnet.train.rows import Rows
@@ -63,32 +63,6 @@ class Progress:
 
 
 Watch = Callable[[Progress], None]
-
-
-@dataclass(frozen=True)
-class Trained:
-    """What came of a training.
-
-    Attributes:
-        learned: the filter of the best epoch.
-        history: a record of every epoch: its number, mean loss, held-out mAP in use and of raw rows, time in seconds.
-        best_epoch: the epoch it is of.
-        gate: its judgement.
-        parameters: numbers that were learned.
-    """
-
-    learned: CooccurrenceFilter
-    history: list[dict[str, float]]
-    best_epoch: int
-    gate: Gate
-    parameters: int
-
-    @property
-    def verdict(self) -> str:
-        """Passed, refused, or unchanged, where no epoch was better than the direct filter."""
-        if self.best_epoch == 0:
-            return "unchanged"
-        return "passed" if self.gate.passed else "refused"
 
 
 def need_learnable(recipe: Recipe) -> None:
@@ -176,6 +150,7 @@ class Trainer:
         held = State.load(self._checkpoint, self._state.run)
         paths = [self._train.paths[at] for at in self._ever_needed().tolist()]
         self.uncached = self._maps.prepare([*self._choosing.paths, *paths, *self._judging.paths], self._tell)
+        self._started = time.monotonic()
         if held is not None:
             self._restore(held)
         if not self._state.history:

@@ -90,11 +90,9 @@ class Maps:
             held: np.ndarray = np.load(file, allow_pickle=False)
             if held.ndim == 3 and held.dtype in (np.float16, np.float32):
                 return held
-        except FileNotFoundError:
-            pass
         except (OSError, ValueError, EOFError):
             with suppress(OSError):
-                file.unlink()
+                file.unlink(missing_ok=True)
         ((_, a),) = self._computed([path])
         if isinstance(a, ImageError):
             raise TrainingError(f"a picture can no longer be described: {a}") from a

@@ -15,7 +15,7 @@ from coocnet.errors import InputError, printable
 from coocnet.nn import pairs_that_moved, save_filter
 from coocnet.output import written_whole
 from coocnet.recipe import Recipe
-from coocnet.train.loop import Trained
+from coocnet.train.judge import Trained
 from coocnet.train.settings import Settings
 from coocnet.viz.plots import draw_taps, pyplot
 
