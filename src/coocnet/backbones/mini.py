@@ -1,0 +1,70 @@
+"""The network inside the package: small, of plain convolutions, trained for co-occurrence pooling (docs/mini.md).
+
+Residual blocks (He et al. 2016) of dense 3×3 convolutions: on a processor these run nearer to its peak than the
+depthwise ones of networks with fewer operations. Batch-norms are folded in.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from coocnet.backbones.record import IMAGENET_MEAN, IMAGENET_STD, Backbone, Tap, Trunk, Weights
+
+_STEM = (24, 48)
+# channels, stride of the first convolution
+_BLOCKS = ((80, 2), (80, 1), (160, 2), (160, 1), (160, 1), (160, 1))
+_CHANNELS = 512
+
+
+class Mini(Trunk):
+    """Two convolutions of stride 2, six residual ``blocks``, and a 1×1 convolution to 512 channels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem0 = nn.Conv2d(3, _STEM[0], 3, stride=2, padding=1)
+        self.stem1 = nn.Conv2d(_STEM[0], _STEM[1], 3, stride=2, padding=1)
+        c_in = _STEM[1]
+        self.blocks = nn.ModuleList()
+        for c_out, stride in _BLOCKS:
+            self.blocks.append(_Block(c_in, c_out, stride))
+            c_in = c_out
+        self.head = nn.Conv2d(c_in, _CHANNELS, 1)
+
+    def forward(self, x: Tensor, tap: str) -> Tensor:  # noqa: ARG002 - it has one tap
+        """See :class:`Trunk`."""
+        y = torch.relu(self.stem1(torch.relu(self.stem0(x))))
+        for block in self.blocks:
+            y = block(y)
+        return torch.relu(self.head(y))
+
+
+class _Block(nn.Module):
+    def __init__(self, c_in: int, c_out: int, stride: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(c_in, c_out, 3, stride=stride, padding=1)
+        self.second = nn.Conv2d(c_out, c_out, 3, padding=1)
+        self.skip = nn.Conv2d(c_in, c_out, 1, stride=stride) if stride > 1 else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = torch.relu(self.second(torch.relu(self.first(x))) + self.skip(x))
+        return y
+
+
+MINI = Backbone(
+    title="coocnet mini",
+    build=Mini,
+    taps={"head": Tap(_CHANNELS, 16, "ReLU of the last 1×1 convolution")},
+    min_side_px=1,
+    weights={
+        "coocnet": Weights(
+            file="mini.safetensors",
+            sha256=None,
+            urls=(),
+            mean=IMAGENET_MEAN,
+            std=IMAGENET_STD,
+            source="comes with the package, float16; trained by training/ in its repository",
+            licence="MIT",
+        )
+    },
+)

@@ -1,0 +1,202 @@
+"""What the teachers say of every view: their maps, turned to their main axes, and their pooled rows.
+
+    python training/teacher.py DATA FOLDER [--passes 6]
+
+DATA holds ``images/`` and is where the pictures come from; the teachers' weights are found as the command finds them
+(``COOCNET_WEIGHTS``). FOLDER takes about 0.4 MB for each view. Every pass takes one more view of every picture; what
+is there already is kept, so the work may be interrupted and goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from coocnet import ops
+from coocnet.backbones import load_backbone
+from coocnet.backbones.loading import LoadedBackbone
+from coocnet.poolings import POOLINGS
+from coocnet.recipe import Recipe
+from pictures import VIEW_PX, TrainingPicture, training_pictures, view
+
+BATCH = 8
+FLUSH_EVERY = 50
+_AXES_FROM = 800
+RECIPE = Recipe()
+"""Whose pooling the network is trained for."""
+
+
+@dataclass(frozen=True)
+class Hint:
+    """What MobileNetV2 has in between, for the student's early layers to learn from.
+
+    Attributes:
+        before_unit: its inverted residual unit whose input it is.
+        cells: on each side.
+        channels: of it.
+        after_block: the student's block that is to know it; -1 for the stem.
+    """
+
+    before_unit: int
+    cells: int
+    channels: int
+    after_block: int
+
+    @property
+    def file(self) -> str:
+        """Name of the file that holds it, without its suffix."""
+        return f"hint{self.before_unit}"
+
+
+HINTS = (
+    Hint(3, VIEW_PX // 4, 24, -1),
+    Hint(6, VIEW_PX // 8, 32, 1),
+    Hint(10, VIEW_PX // 16, 64, 3),
+    Hint(13, VIEW_PX // 16, 96, 4),
+)
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """A network to learn from.
+
+    Attributes:
+        backbone, tap: as the library names them.
+        axes: dimensions of a cell that are kept.
+        cells: of the map of a view, on each side.
+        channels: of the map.
+    """
+
+    backbone: str
+    tap: str
+    axes: int
+    cells: int
+    channels: int
+
+
+TEACHERS = (
+    Teacher("resnet101v2", "block3", 256, VIEW_PX // 16, 1024),
+    Teacher("mobilenetv2", "features", 192, VIEW_PX // 32, 1280),
+)
+
+
+class Eye:
+    """A teacher at work: pixels to its map and its pooled row."""
+
+    def __init__(self, teacher: Teacher) -> None:
+        self.teacher = teacher
+        self._loaded: LoadedBackbone = load_backbone(teacher.backbone)
+        weights = self._loaded.weights
+        self._mean = torch.tensor(weights.mean)[:, None, None] * 255
+        self._std = torch.tensor(weights.std)[:, None, None] * 255
+
+    @property
+    def weights_sha256(self) -> str:
+        """Digest of its weights."""
+        return self._loaded.place.sha256
+
+    def see(self, pixels: np.ndarray) -> tuple[Tensor, Tensor]:
+        """Views (b, h, w, 3) to maps (b, d, h, w) and unit rows (b, d), float32."""
+        x = torch.from_numpy(pixels).permute(0, 3, 1, 2).float()
+        x = ((x - self._mean) / self._std).contiguous(memory_format=torch.channels_last)
+        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+            a = self._loaded.trunk(x, self.teacher.tap).float()
+        return a, ops.unit_rows(POOLINGS[RECIPE.pooling](a, RECIPE))
+
+
+def main() -> None:
+    """Takes views, asks the teachers, writes what they say."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--passes", type=int, default=6)
+    given = parser.parse_args()
+    pictures = training_pictures(given.data / "images")
+    given.folder.mkdir(parents=True, exist_ok=True)
+    eyes = [Eye(teacher) for teacher in TEACHERS]
+    axes = [_axes(eye, pictures, given.folder) for eye in eyes]
+    for number in range(given.passes):
+        one_pass(number, eyes, axes, pictures, given.folder)
+    note = {
+        "pictures": len(pictures),
+        "passes": given.passes,
+        "teachers": {eye.teacher.backbone: eye.weights_sha256 for eye in eyes},
+    }
+    (given.folder / "targets.json").write_text(json.dumps(note, indent=2))
+
+
+def one_pass(
+    number: int, eyes: list[Eye], axes: list[dict[str, Tensor]], pictures: list[TrainingPicture], folder: Path
+) -> None:
+    """Takes one view of every picture and writes what the teachers say, from where it was interrupted."""
+    place = folder / f"pass{number}"
+    place.mkdir(exist_ok=True)
+    count = len(pictures)
+    arrays = {"views": _array(place / "views.npy", (count, VIEW_PX, VIEW_PX, 3), np.uint8)}
+    for eye in eyes:
+        t = eye.teacher
+        arrays[f"{t.backbone}-cells"] = _array(
+            place / f"{t.backbone}-cells.npy", (count, t.cells, t.cells, t.axes), np.float16
+        )
+        arrays[f"{t.backbone}-rows"] = _array(place / f"{t.backbone}-rows.npy", (count, t.channels), np.float16)
+    done_file = place / "done.txt"
+    done = int(done_file.read_text()) if done_file.exists() else 0
+    started, first = time.perf_counter(), done
+    while done < count:
+        chosen = range(done, min(done + BATCH, count))
+        pixels = np.stack([view(pictures[at], number, pictures) for at in chosen])
+        arrays["views"][chosen] = pixels
+        for eye, turned in zip(eyes, axes, strict=True):
+            a, rows = eye.see(pixels)
+            cells = torch.einsum("bdhw,kd->bhwk", a - turned["mean"][:, None, None], turned["axes"])
+            arrays[f"{eye.teacher.backbone}-cells"][chosen] = cells.half().numpy()
+            arrays[f"{eye.teacher.backbone}-rows"][chosen] = rows.half().numpy()
+        done = chosen[-1] + 1
+        if done == count or done % (FLUSH_EVERY * BATCH) == 0:
+            for array in arrays.values():
+                array.flush()
+            done_file.write_text(str(done))
+            rate = (done - first) / (time.perf_counter() - started)
+            print(f"pass {number}: {done} of {count} views, {rate:.1f} a second", flush=True)
+
+
+def _axes(eye: Eye, pictures: list[TrainingPicture], folder: Path) -> dict[str, Tensor]:
+    """The main axes of a teacher's cells: mean (d,), axes (k, d) and variances (k,)."""
+    t = eye.teacher
+    file = folder / f"{t.backbone}-axes.pt"
+    if not file.exists():
+        count, total, product = 0, torch.zeros(t.channels, dtype=torch.float64), torch.zeros(1)
+        drawn = np.random.default_rng(0).permutation(len(pictures))[:_AXES_FROM]
+        for start in range(0, len(drawn), BATCH):
+            pixels = np.stack([view(pictures[at], 0, pictures) for at in drawn[start : start + BATCH]])
+            cells = eye.see(pixels)[0].permute(0, 2, 3, 1).flatten(0, 2)
+            total += cells.double().sum(0)
+            product = product + (cells.T @ cells).double()
+            count += len(cells)
+        mean = total / count
+        values, vectors = torch.linalg.eigh(product / count - torch.outer(mean, mean))
+        kept = vectors.flip(1)[:, : t.axes].T.contiguous().float()
+        content = {"mean": mean.float(), "axes": kept, "variances": values.flip(0)[: t.axes].float()}
+        content["all_variance"] = values.sum()[None].float()
+        torch.save(content, file)
+    loaded: dict[str, Tensor] = torch.load(file, weights_only=True)
+    return loaded
+
+
+def _array(file: Path, shape: tuple[int, ...], dtype: type) -> np.memmap:
+    if file.exists():
+        there: np.memmap = np.load(file, mmap_mode="r+")
+        return there
+    made: np.memmap = np.lib.format.open_memmap(file, mode="w+", dtype=dtype, shape=shape)  # type: ignore[no-untyped-call]
+    return made
+
+
+if __name__ == "__main__":
+    main()
