@@ -17,9 +17,10 @@ from camera import photograph
 from coocnet import ops
 from coocnet.backbones.mini import Mini
 from coocnet.recipe import Recipe
+from optimiser import Muon, half_orthogonal
 from pictures import VIEW_PX, TrainingPicture, is_development, training_pictures, view
 from student import Student, folded, pool, with_batch_norm
-from teacher import TEACHERS
+from teacher import HINTS, TEACHERS
 
 SETTINGS = distil.Settings(steps=6, pairs=2, rise=2, row_dim=3, embedding_dim=4)
 
@@ -52,6 +53,9 @@ def targets(pictures: list[TrainingPicture], tmp_path_factory: pytest.TempPathFa
             np.save(place / f"{t.backbone}-cells.npy", cells.astype(np.float16))
             rows = random.random((len(pictures), t.channels))
             np.save(place / f"{t.backbone}-rows.npy", rows.astype(np.float16))
+        for hint in HINTS:
+            drawn = 3 + 2 * random.standard_normal((len(pictures), hint.cells, hint.cells, hint.channels))
+            np.save(place / f"{hint.file}.npy", drawn.astype(np.float16))
         (place / "done.txt").write_text(str(len(pictures)))
     for t in TEACHERS:
         axes = {"variances": torch.linspace(2, 0.1, t.axes)}
@@ -165,6 +169,38 @@ def test_a_cell_of_the_targets_has_unit_squared_length_on_average(targets: disti
     np.testing.assert_allclose(cells[0, 5, 3, 4], raw[3, 4, 5] * targets.scales[0][5].item(), rtol=1e-3)
 
 
+def test_every_channel_of_a_hint_comes_with_mean_0_and_variance_1(targets: distil.Targets) -> None:
+    for number in range(len(HINTS)):
+        hint = targets.hint(number, [(0, 0)])
+        torch.testing.assert_close(hint.mean((0, 2, 3)), torch.zeros(hint.shape[1]), atol=1e-2, rtol=0)
+        torch.testing.assert_close(hint.std((0, 2, 3)), torch.ones(hint.shape[1]), atol=1e-2, rtol=0)
+    with pytest.raises(AssertionError):
+        torch.testing.assert_close(targets.hint(0, [(1, 0)]), targets.hint(0, [(0, 0)]))
+
+
+@pytest.mark.parametrize("shape", [(24, 216), (80, 80), (512, 160)])
+def test_a_step_of_muon_has_singular_values_near_one_and_the_gradients_directions(shape: tuple[int, int]) -> None:
+    matrix = torch.randn(shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    u, s, v = torch.linalg.svd(matrix, full_matrices=False)
+    found = u.T @ half_orthogonal(matrix) @ v.T
+    assert found.diagonal()[s > 0.1 * s[0]].min() > 0.5
+    assert found.diagonal().max() < 1.3
+    torch.testing.assert_close(found, found.diagonal().diag(), atol=1e-6, rtol=0)
+
+
+def test_muon_goes_downhill_with_decay_towards_zero() -> None:
+    weight = torch.nn.Parameter(torch.randn(6, 3, 3, 3, generator=torch.Generator().manual_seed(2)))
+    still = torch.nn.Parameter(torch.ones(2, 2))
+    muon = Muon([weight, still], lr=0.05, weight_decay=0.1)
+    before = weight.square().sum().item()
+    for _ in range(60):
+        muon.zero_grad()
+        weight.square().sum().backward()
+        muon.step()
+    assert weight.square().sum().item() < 0.2 * before
+    assert (still == 1).all(), "a weight without a gradient stays"
+
+
 @pytest.mark.parametrize("ends_after", [2, 4])
 def test_a_training_that_was_interrupted_ends_with_the_same_weights(
     targets: distil.Targets, undisturbed: dict[str, Tensor], tmp_path: Path, monkeypatch, ends_after: int
@@ -217,10 +253,12 @@ def test_an_interrupted_pass_goes_on_and_ends_as_undisturbed(
         def __init__(self, t: teacher.Teacher) -> None:
             self.teacher = t
 
-        def see(self, pixels: np.ndarray) -> tuple[Tensor, Tensor]:
+        def see(self, pixels: np.ndarray) -> teacher.Said:
             t = self.teacher
-            x = torch.from_numpy(pixels).float().mean((1, 2, 3))
-            return x[:, None, None, None].expand(-1, t.channels, t.cells, t.cells), x[:, None].expand(-1, t.channels)
+            x = torch.from_numpy(pixels).float().mean((1, 2, 3))[:, None, None, None]
+            listed = HINTS if t.backbone == teacher.HINTS_FROM else ()
+            hints = {one.file: x.expand(-1, one.channels, one.cells, one.cells) for one in listed}
+            return teacher.Said(x.expand(-1, t.channels, t.cells, t.cells), x[:, 0, 0].expand(-1, t.channels), hints)
 
     monkeypatch.setattr(teacher, "BATCH", 1)
     monkeypatch.setattr(teacher, "FLUSH_EVERY", 2)
@@ -248,7 +286,8 @@ def test_an_interrupted_pass_goes_on_and_ends_as_undisturbed(
         runs[name] = {file.name: np.load(file) for file in sorted(place.glob("*.npy"))}
     assert calls == 5
     assert all((runs["one"][name] == array).all() for name, array in runs["two"].items())
-    assert len(runs["two"]) == 1 + 2 * len(TEACHERS)
+    assert len(runs["two"]) == 1 + 2 * len(TEACHERS) + len(HINTS)
+    assert all(array.any(axis=tuple(range(1, array.ndim))).all() for array in runs["two"].values())
 
 
 def test_a_checkpoint_is_exported_as_the_package_reads_it(targets: distil.Targets, tmp_path: Path) -> None:

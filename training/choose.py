@@ -1,6 +1,6 @@
 """How well a recipe finds the things that the network is chosen by, and that it was never trained on.
 
-    python training/choose.py DATA [--recipe mini] [--weights FILE]
+    python training/choose.py DATA [--recipe mini] [--weights FILE] [--shrinkage 0 1]
 
 These are the last objects of UKBench, the last covers, and Porto's validation pictures; whitened by what was fitted
 on the other sets, as in ``benchmarks/methods.py``. The sets that judge are never read here.
@@ -41,6 +41,7 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("--recipe", default="mini")
     parser.add_argument("--weights", default="")
+    parser.add_argument("--shrinkage", type=float, nargs="*", default=[0.0, 0.1, 0.3, 1.0, 3.0])
     given = parser.parse_args()
     recipe = Recipe.load(given.recipe)
     describer = Describer(recipe.replace(weights=given.weights or recipe.weights))
@@ -55,14 +56,18 @@ def main() -> None:
             np.stack([row[path] for path in listed]) for listed in (one.database, [one.queries[at] for at in asked])
         )
         fit_rows = np.stack([row[path] for path in photosets.fit_pictures(images, without=one.name)])
-        whitening = fit_pca(fit_rows, dim=DIM, at_most=True)
-        scores = []
-        for data, looked in ((database, queries), (whitening.apply(database), whitening.apply(queries))):
+        scores = {}
+        for shrinkage in (None, *given.shrinkage):
+            data, looked = database, queries
+            if shrinkage is not None:
+                whitening = fit_pca(fit_rows, dim=DIM, at_most=True, shrinkage=shrinkage)
+                data, looked = whitening.apply(database), whitening.apply(queries)
             found = [
                 average_precision(rank(line), one.truths[at]) for line, at in zip(looked @ data.T, asked, strict=True)
             ]
-            scores.append(100 * float(np.mean(found)))
-        print(f"{one.name:12} {len(asked):4} queries: raw {scores[0]:.1f}, whitened {scores[1]:.1f}", flush=True)
+            scores["raw" if shrinkage is None else f"shrinkage {shrinkage:g}"] = 100 * float(np.mean(found))
+        listed = ", ".join(f"{name} {score:.1f}" for name, score in scores.items())
+        print(f"{one.name:12} {len(asked):4} queries: {listed}", flush=True)
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ class Muon(torch.optim.Optimizer):
         super().__init__(parameters, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
 
     @torch.no_grad()
-    def step(self, closure: Any = None) -> None:  # noqa: ARG002 - an interface
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]  # noqa: ARG002 - an interface
         """Moves every weight that has a gradient."""
         for group in self.param_groups:
             for weight in group["params"]:
@@ -56,7 +56,8 @@ def half_orthogonal(matrix: Tensor) -> Tensor:
     for _ in range(_ITERATIONS):
         gram = x @ x.T
         x = a * x + (b * gram + c * gram @ gram) @ x
-    return x.T if tall else x
+    turned: Tensor = x.T if tall else x
+    return turned
 
 
 def optimisers(student: nn.Module, *, rate: float, trunk_rate: float, decay: float) -> list[torch.optim.Optimizer]:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from coocnet import ops
-from coocnet.backbones.mini import Mini
+from coocnet.backbones.mini import BLOCKS, CHANNELS, STEM, Mini
 from coocnet.backbones.record import IMAGENET_MEAN, IMAGENET_STD
 from teacher import HINTS, RECIPE, TEACHERS
 
@@ -86,23 +86,15 @@ class Student(nn.Module):
 
     def __init__(self, row_dim: int, embedding_dim: int) -> None:
         super().__init__()
-        plain = Mini()
-        channels = plain.head.out_channels
-        self.hints = nn.ModuleList(
-            nn.Conv2d(
-                (plain.stem1 if hint.after_block < 0 else plain.blocks[hint.after_block].second).out_channels,
-                hint.channels,
-                1,
-            )
-            for hint in HINTS
-        )
-        self.trunk = with_batch_norm(plain)
-        self.cells = nn.ModuleList(nn.Conv2d(channels, teacher.axes, 1) for teacher in TEACHERS)
-        self.rows = nn.ModuleList(nn.Linear(channels, row_dim) for _ in TEACHERS)
+        self.trunk = with_batch_norm(Mini())
+        widths = [STEM[-1], *(width for width, _ in BLOCKS)]
+        self.hints = nn.ModuleList(nn.Conv2d(widths[hint.after_stage], hint.channels, 1) for hint in HINTS)
+        self.cells = nn.ModuleList(nn.Conv2d(CHANNELS, teacher.axes, 1) for teacher in TEACHERS)
+        self.rows = nn.ModuleList(nn.Linear(CHANNELS, row_dim) for _ in TEACHERS)
         for head in (*self.cells, *self.hints):
             assert isinstance(head, nn.Conv2d)
             nn.init.zeros_(head.weight)
-        self.embedding = nn.Linear(channels, embedding_dim)
+        self.embedding = nn.Linear(CHANNELS, embedding_dim)
         self.mean: Tensor
         self.std: Tensor
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN)[:, None, None])
@@ -111,14 +103,10 @@ class Student(nn.Module):
     def forward(self, x: Tensor) -> Told:
         """Pixels from 0 to 1 (b, 3, h, w) to all that the teachers would say of them."""
         x = ((x - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
-        trunk = self.trunk
         with torch.autocast("cpu", torch.bfloat16):
-            y = torch.relu(trunk.stem1(torch.relu(trunk.stem0(x))))
-            after = {-1: y}
-            for number, block in enumerate(trunk.blocks):
-                after[number] = y = block(y)
-            a = torch.relu(trunk.head(y))
-            hints = [head(after[hint.after_block]).float() for head, hint in zip(self.hints, HINTS, strict=True)]
+            stages = list(self.trunk.stages(x))
+            a = torch.relu(self.trunk.head(stages[-1]))
+            hints = [head(stages[hint.after_stage]).float() for head, hint in zip(self.hints, HINTS, strict=True)]
             size = a.shape[-1]
             cells = [
                 head(functional.avg_pool2d(a, size // teacher.cells) if teacher.cells < size else a).float()

@@ -1,9 +1,9 @@
 """What the teachers say of every view: their maps, turned to their main axes, and their pooled rows.
 
-    python training/teacher.py DATA FOLDER [--passes 6]
+    python training/teacher.py DATA FOLDER [--passes 4]
 
 DATA holds ``images/`` and is where the pictures come from; the teachers' weights are found as the command finds them
-(``COOCNET_WEIGHTS``). FOLDER takes about 0.4 MB for each view. Every pass takes one more view of every picture; what
+(``COOCNET_WEIGHTS``). FOLDER takes about 0.8 MB for each view. Every pass takes one more view of every picture; what
 is there already is kept, so the work may be interrupted and goes on.
 """
 
@@ -13,11 +13,13 @@ import argparse
 import json
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from coocnet import ops
 from coocnet.backbones import load_backbone
@@ -35,31 +37,32 @@ RECIPE = Recipe()
 
 @dataclass(frozen=True)
 class Hint:
-    """What MobileNetV2 has in between, for the student's early layers to learn from.
+    """What a teacher has in between, for the student's early layers to learn from.
 
     Attributes:
-        before_unit: its inverted residual unit whose input it is.
+        before_layer: the convolution of MobileNetV2 whose input it is, the first of an inverted residual unit.
         cells: on each side.
         channels: of it.
-        after_block: the student's block that is to know it; -1 for the stem.
+        after_stage: of the student that is to know it; 0 is the stem, then its blocks.
     """
 
-    before_unit: int
+    before_layer: int
     cells: int
     channels: int
-    after_block: int
+    after_stage: int
 
     @property
     def file(self) -> str:
         """Name of the file that holds it, without its suffix."""
-        return f"hint{self.before_unit}"
+        return f"hint{self.before_layer}"
 
 
+HINTS_FROM = "mobilenetv2"
 HINTS = (
-    Hint(3, VIEW_PX // 4, 24, -1),
-    Hint(6, VIEW_PX // 8, 32, 1),
-    Hint(10, VIEW_PX // 16, 64, 3),
-    Hint(13, VIEW_PX // 16, 96, 4),
+    Hint(9, VIEW_PX // 4, 24, 0),
+    Hint(18, VIEW_PX // 8, 32, 2),
+    Hint(30, VIEW_PX // 16, 64, 4),
+    Hint(39, VIEW_PX // 16, 96, 5),
 )
 
 
@@ -87,8 +90,16 @@ TEACHERS = (
 )
 
 
+class Said(NamedTuple):
+    """What a teacher says of views: maps (b, d, h, w), unit rows (b, d), and hints by their files; float32."""
+
+    maps: Tensor
+    rows: Tensor
+    hints: dict[str, Tensor]
+
+
 class Eye:
-    """A teacher at work: pixels to its map and its pooled row."""
+    """A teacher at work."""
 
     def __init__(self, teacher: Teacher) -> None:
         self.teacher = teacher
@@ -96,19 +107,26 @@ class Eye:
         weights = self._loaded.weights
         self._mean = torch.tensor(weights.mean)[:, None, None] * 255
         self._std = torch.tensor(weights.std)[:, None, None] * 255
+        self._hints: dict[str, Tensor] = {}
+        for hint in HINTS if teacher.backbone == HINTS_FROM else ():
+            layer = self._loaded.trunk.get_submodule(f"layer{hint.before_layer}")
+            layer.register_forward_pre_hook(partial(self._overhear, hint.file))
+
+    def _overhear(self, name: str, _: nn.Module, given: tuple[Tensor, ...]) -> None:
+        self._hints[name] = given[0].float()
 
     @property
     def weights_sha256(self) -> str:
         """Digest of its weights."""
         return self._loaded.place.sha256
 
-    def see(self, pixels: np.ndarray) -> tuple[Tensor, Tensor]:
-        """Views (b, h, w, 3) to maps (b, d, h, w) and unit rows (b, d), float32."""
+    def see(self, pixels: np.ndarray) -> Said:
+        """What it says of views (b, h, w, 3)."""
         x = torch.from_numpy(pixels).permute(0, 3, 1, 2).float()
         x = ((x - self._mean) / self._std).contiguous(memory_format=torch.channels_last)
         with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
             a = self._loaded.trunk(x, self.teacher.tap).float()
-        return a, ops.unit_rows(POOLINGS[RECIPE.pooling](a, RECIPE))
+        return Said(a, ops.unit_rows(POOLINGS[RECIPE.pooling](a, RECIPE)), dict(self._hints))
 
 
 def main() -> None:
@@ -116,7 +134,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--passes", type=int, default=6)
+    parser.add_argument("--passes", type=int, default=4)
     given = parser.parse_args()
     pictures = training_pictures(given.data / "images")
     given.folder.mkdir(parents=True, exist_ok=True)
@@ -140,12 +158,8 @@ def one_pass(
     place.mkdir(exist_ok=True)
     count = len(pictures)
     arrays = {"views": _array(place / "views.npy", (count, VIEW_PX, VIEW_PX, 3), np.uint8)}
-    for eye in eyes:
-        t = eye.teacher
-        arrays[f"{t.backbone}-cells"] = _array(
-            place / f"{t.backbone}-cells.npy", (count, t.cells, t.cells, t.axes), np.float16
-        )
-        arrays[f"{t.backbone}-rows"] = _array(place / f"{t.backbone}-rows.npy", (count, t.channels), np.float16)
+    for name, shape in _shapes().items():
+        arrays[name] = _array(place / f"{name}.npy", (count, *shape), np.float16)
     done_file = place / "done.txt"
     done = int(done_file.read_text()) if done_file.exists() else 0
     started, first = time.perf_counter(), done
@@ -154,10 +168,12 @@ def one_pass(
         pixels = np.stack([view(pictures[at], number, pictures) for at in chosen])
         arrays["views"][chosen] = pixels
         for eye, turned in zip(eyes, axes, strict=True):
-            a, rows = eye.see(pixels)
-            cells = torch.einsum("bdhw,kd->bhwk", a - turned["mean"][:, None, None], turned["axes"])
-            arrays[f"{eye.teacher.backbone}-cells"][chosen] = cells.half().numpy()
-            arrays[f"{eye.teacher.backbone}-rows"][chosen] = rows.half().numpy()
+            said, name = eye.see(pixels), eye.teacher.backbone
+            cells = torch.einsum("bdhw,kd->bhwk", said.maps - turned["mean"][:, None, None], turned["axes"])
+            arrays[f"{name}-cells"][chosen] = cells.half().numpy()
+            arrays[f"{name}-rows"][chosen] = said.rows.half().numpy()
+            for file, hint in said.hints.items():
+                arrays[file][chosen] = hint.permute(0, 2, 3, 1).half().numpy()
         done = chosen[-1] + 1
         if done == count or done % (FLUSH_EVERY * BATCH) == 0:
             for array in arrays.values():
@@ -165,6 +181,15 @@ def one_pass(
             done_file.write_text(str(done))
             rate = (done - first) / (time.perf_counter() - started)
             print(f"pass {number}: {done} of {count} views, {rate:.1f} a second", flush=True)
+
+
+def _shapes() -> dict[str, tuple[int, ...]]:
+    """What is kept of each view, by file."""
+    shapes: dict[str, tuple[int, ...]] = {hint.file: (hint.cells, hint.cells, hint.channels) for hint in HINTS}
+    for t in TEACHERS:
+        shapes[f"{t.backbone}-cells"] = (t.cells, t.cells, t.axes)
+        shapes[f"{t.backbone}-rows"] = (t.channels,)
+    return shapes
 
 
 def _axes(eye: Eye, pictures: list[TrainingPicture], folder: Path) -> dict[str, Tensor]:
@@ -176,7 +201,7 @@ def _axes(eye: Eye, pictures: list[TrainingPicture], folder: Path) -> dict[str, 
         drawn = np.random.default_rng(0).permutation(len(pictures))[:_AXES_FROM]
         for start in range(0, len(drawn), BATCH):
             pixels = np.stack([view(pictures[at], 0, pictures) for at in drawn[start : start + BATCH]])
-            cells = eye.see(pixels)[0].permute(0, 2, 3, 1).flatten(0, 2)
+            cells = eye.see(pixels).maps.permute(0, 2, 3, 1).flatten(0, 2)
             total += cells.double().sum(0)
             product = product + (cells.T @ cells).double()
             count += len(cells)

@@ -6,15 +6,20 @@ depthwise ones of networks with fewer operations. Batch-norms are folded in.
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor, nn
 
 from coocnet.backbones.record import IMAGENET_MEAN, IMAGENET_STD, Backbone, Tap, Trunk, Weights
 
-_STEM = (24, 48)
-# channels, stride of the first convolution
-_BLOCKS = ((80, 2), (80, 1), (160, 2), (160, 1), (160, 1), (160, 1))
-_CHANNELS = 512
+STEM = (24, 48)
+"""Channels of its two convolutions."""
+BLOCKS = ((80, 2), (80, 1), (160, 2), (160, 1), (160, 1), (160, 1))
+"""Channels of each block, and the stride of its first convolution."""
+CHANNELS = 512
+"""Channels of the map."""
 
 
 class Mini(Trunk):
@@ -22,21 +27,27 @@ class Mini(Trunk):
 
     def __init__(self) -> None:
         super().__init__()
-        self.stem0 = nn.Conv2d(3, _STEM[0], 3, stride=2, padding=1)
-        self.stem1 = nn.Conv2d(_STEM[0], _STEM[1], 3, stride=2, padding=1)
-        c_in = _STEM[1]
+        self.stem0 = nn.Conv2d(3, STEM[0], 3, stride=2, padding=1)
+        self.stem1 = nn.Conv2d(STEM[0], STEM[1], 3, stride=2, padding=1)
+        c_in = STEM[1]
         self.blocks = nn.ModuleList()
-        for c_out, stride in _BLOCKS:
+        for c_out, stride in BLOCKS:
             self.blocks.append(_Block(c_in, c_out, stride))
             c_in = c_out
-        self.head = nn.Conv2d(c_in, _CHANNELS, 1)
+        self.head = nn.Conv2d(c_in, CHANNELS, 1)
 
     def forward(self, x: Tensor, tap: str) -> Tensor:  # noqa: ARG002 - it has one tap
         """See :class:`Trunk`."""
+        last = deque(self.stages(x), maxlen=1).pop()
+        return torch.relu(self.head(last))
+
+    def stages(self, x: Tensor) -> Iterator[Tensor]:
+        """What there is after the stem and after every block."""
         y = torch.relu(self.stem1(torch.relu(self.stem0(x))))
+        yield y
         for block in self.blocks:
             y = block(y)
-        return torch.relu(self.head(y))
+            yield y
 
 
 class _Block(nn.Module):
@@ -54,7 +65,7 @@ class _Block(nn.Module):
 MINI = Backbone(
     title="coocnet mini",
     build=Mini,
-    taps={"head": Tap(_CHANNELS, 16, "ReLU of the last 1×1 convolution")},
+    taps={"head": Tap(CHANNELS, 16, "ReLU of the last 1×1 convolution")},
     min_side_px=1,
     weights={
         "coocnet": Weights(
