@@ -26,7 +26,7 @@ from distil import CHECKPOINT, Settings
 from pictures import training_pictures
 from student import Student, folded
 
-SHRINKAGE = 0.0
+SHRINKAGE = 0.3
 """Of the whitening; chosen with ``choose.py``."""
 LICENCE = "MIT"
 
@@ -41,6 +41,7 @@ def write_weights(run: Path, file: Path) -> dict:
     if not all(tensor.isfinite().all() for tensor in tensors.values()):
         raise SystemExit("a weight is beyond float16")
     save_file(tensors, file, metadata={"licence": LICENCE})
+    file.chmod(0o644)
     return {"settings": content["settings"], "curve": content["curve"]}
 
 

@@ -18,6 +18,8 @@ VIEW_PX = 256
 _READ_PX = 512
 _IN_CLUTTER = 0.2
 _BORDER = 0.15
+_OWN_SCALE_FROM = 4
+_LEAST_SIDE_PX = 180
 _FIRST_DEVELOPMENT_OBJECT = 100
 _FIRST_DEVELOPMENT_COVER = 68
 
@@ -61,7 +63,8 @@ def read(path: Path) -> Image.Image:
 def view(picture: TrainingPicture, number: int, others: list[TrainingPicture]) -> UInt8[np.ndarray, "256 256 3"]:
     """One view: a part of the picture, seen from a side; every fifth time before another picture instead.
 
-    The same picture, number and list of others give the same view.
+    The first shows most of the picture, the next three a fifth of its area or more; those after that are hardly ever
+    larger than the picture's own pixels, as a search sees them. The same picture, number and list of others give the same view.
     """
     content = read_bytes(picture.path)
     random = np.random.default_rng([number, *content_digest(content)])
@@ -69,19 +72,21 @@ def view(picture: TrainingPicture, number: int, others: list[TrainingPicture]) -
     if number and random.random() < _IN_CLUTTER:
         ground = read(others[int(random.integers(len(others)))].path).resize((VIEW_PX, VIEW_PX))
         return np.asarray(view_of(image, ground, random))
-    least = 0.2 if number else 0.7
-    return np.asarray(_part(image, random, least))
+    shorter = min(image.size)
+    if number < _OWN_SCALE_FROM:
+        side_px = shorter * float(np.sqrt(random.uniform(0.2 if number else 0.7, 1)))
+    else:
+        side_px = float(np.exp(random.uniform(np.log(min(shorter, _LEAST_SIDE_PX)), np.log(shorter))))
+    return np.asarray(_part(image, random, side_px))
 
 
-def _part(image: Image.Image, random: Random, least: float) -> Image.Image:
-    """A part of ``least`` of the area or more, turned, tilted, stretched and mirrored a little; borders reflected."""
+def _part(image: Image.Image, random: Random, side_px: float) -> Image.Image:
+    """A part of about this side, turned, tilted, stretched and mirrored a little; borders reflected."""
     wide, tall = image.size
     margin_x, margin_y = round(wide * _BORDER), round(tall * _BORDER)
     padded = np.pad(np.asarray(image), ((margin_y, margin_y), (margin_x, margin_x), (0, 0)), mode="reflect")
-    share = np.sqrt(random.uniform(least, 1))
     stretch = np.exp(random.uniform(-0.25, 0.25))
-    side = share * min(wide, tall)
-    w, h = min(side * stretch, wide), min(side / stretch, tall)
+    w, h = min(side_px * stretch, wide), min(side_px / stretch, tall)
     x, y = random.uniform(0, wide - w) + margin_x, random.uniform(0, tall - h) + margin_y
     flat = np.array([(0.0, 0.0), (1, 0), (1, 1), (0, 1)]) - 0.5
     angle = random.normal(0, 0.08)

@@ -1,6 +1,6 @@
 """What the teachers say of every view: their maps, turned to their main axes, and their pooled rows.
 
-    python training/teacher.py DATA FOLDER [--passes 4]
+    python training/teacher.py DATA FOLDER [--passes 6]
 
 DATA holds ``images/`` and is where the pictures come from; the teachers' weights are found as the command finds them
 (``COOCNET_WEIGHTS``). FOLDER takes about 0.8 MB for each view. Every pass takes one more view of every picture; what
@@ -134,7 +134,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--passes", type=int, default=4)
+    parser.add_argument("--passes", type=int, default=6)
     given = parser.parse_args()
     pictures = training_pictures(given.data / "images")
     given.folder.mkdir(parents=True, exist_ok=True)
