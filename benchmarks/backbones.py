@@ -48,7 +48,7 @@ PICTURES, PICTURE_PX, ROUNDS = 12, 800, 7
 
 def quality(images: Path, cache_folder: Path) -> dict[str, Any]:
     """Average precision of every query, by network, set, pooling and treatment."""
-    sets = [load(images) for load in (*photosets.SETS.values(), photosets.porto_test)]
+    sets = [load(images) for load in photosets.SETS.values()]
     pictures = pictures_of(images, sets)
     found: dict[str, list[float]] = {}
     weights = {}
@@ -59,10 +59,10 @@ def quality(images: Path, cache_folder: Path) -> dict[str, Any]:
         weights[name] = describer.weights_sha256
         listed = [Variant(pooling, "backbones", recipe.replace(pooling=pooling)) for pooling in POOLINGS]
         checked_rows(describer, cache, pictures, listed[0])
-        cache.add_rows(listed, pictures, os.cpu_count() or 1)
         judge = Judge(images, sets, pictures)
-        for one in listed:
-            rows = cache.rows(one, len(pictures), multiscale=False)
+        with torch.inference_mode():
+            pooled = [[one.row(a).numpy() for one in listed] for a in (cache.maps(seen)[0] for seen in pictures)]
+        for one, rows in zip(listed, map(np.stack, zip(*pooled, strict=True)), strict=True):
             for set_name, treatment, values in judge.treated(one, rows):
                 if treatment in ("raw", f"pca {DIM}"):
                     found["|".join((name, set_name, one.name, treatment))] = values

@@ -79,7 +79,7 @@ def test_a_map_of_the_shipped_network_fires_in_many_channels_and_not_in_all_plac
     from coocnet.data import decode, read_bytes
 
     path = min(photos.iterdir())
-    a = its_describer.map_of(decode(read_bytes(path), path).pixels)
+    a = its_describer.map_of(decode(read_bytes(path), path, size_px=512).pixels)
     assert (a.amax((0, 2, 3)) > 0).float().mean() > 0.5
     assert 0.02 < (a > 0).float().mean() < 0.98
 

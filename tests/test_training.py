@@ -229,6 +229,19 @@ def test_a_training_moves_every_weight(targets: distil.Targets, undisturbed: dic
     assert all((undisturbed[name] != parameter).any() for name, parameter in before.items())
 
 
+def test_a_training_after_another_starts_from_its_weights_and_tells_of_it(
+    targets: distil.Targets, tmp_path: Path
+) -> None:
+    first, slow = replace(SETTINGS, steps=2), replace(SETTINGS, steps=1, rate=0.0, trunk_rate=0.0)
+    ended = distil.train(targets, tmp_path / "one", first, every=2).state_dict()
+    again = distil.train(targets, tmp_path / "two", slow, after=tmp_path / "one", every=1).state_dict()
+    moved = {name for name in ended if not torch.equal(ended[name], again[name])}
+    assert all("running" in name or "num_batches" in name for name in moved)
+    told = torch.load(tmp_path / "two" / distil.CHECKPOINT, weights_only=True)["earlier"]
+    assert [one["settings"]["steps"] for one in told] == [2]
+    assert told[0]["curve"][-1]["step"] == 2
+
+
 def test_a_training_of_other_settings_is_not_gone_on_with(targets: distil.Targets, tmp_path: Path) -> None:
     distil.train(targets, tmp_path, replace(SETTINGS, steps=2), every=2)
     with pytest.raises(SystemExit, match="other settings"):

@@ -1,6 +1,6 @@
 """Trains the network inside the package: it learns from its teachers' maps and rows, and to know a view again.
 
-    python training/distil.py DATA TARGETS RUN [--steps 20000]
+    python training/distil.py DATA TARGETS RUN [--steps 10000] [--after RUN]
 
 TARGETS is what ``teacher.py`` wrote of the pictures of DATA; RUN takes the checkpoint and the curve. Interrupted at
 any moment, the same command goes on from the last checkpoint, and ends as it would have undisturbed.
@@ -17,6 +17,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -33,6 +34,8 @@ from teacher import HINTS, TEACHERS
 _HINT_UNITS_FROM = 40
 CHECKPOINT = "checkpoint.pt"
 Used = list[torch.optim.Optimizer]
+Training = dict[str, Any]
+"""The settings and the curve of one, and those before it."""
 Line = dict[str, float]
 """Of the curve: the step, the mean of each loss since the line before, and the seconds that took."""
 
@@ -58,10 +61,10 @@ class Settings:
         seed: of the first weights, the order, and the camera.
     """
 
-    steps: int = 11_000
+    steps: int = 10_000
     pairs: int = 12
     rate: float = 2e-3
-    rise: int = 500
+    rise: int = 200
     trunk_rate: float = 0.03
     decay: float = 0.02
     camera: float = 0.7
@@ -204,14 +207,23 @@ def share_at(step: int, s: Settings) -> float:
     return min(1, (step + 1) / s.rise) * (1 + math.cos(math.pi * step / s.steps)) / 2
 
 
-def train(targets: Targets, run: Path, s: Settings, *, every: int = 250) -> Student:
-    """Trains from the last checkpoint of RUN on, or from the start; writes one every so many steps."""
+def train(targets: Targets, run: Path, s: Settings, *, after: Path | None = None, every: int = 250) -> Student:
+    """Trains from the last checkpoint of RUN on, else from the end of an earlier training, else from nothing.
+
+    Args:
+        targets: what the teachers said.
+        run: takes the checkpoint.
+        s: the settings.
+        after: the folder of an earlier training.
+        every: steps from one checkpoint to the next.
+    """
     run.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(s.seed)
     student = Student(s.row_dim, s.embedding_dim)
     student.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     used = optimisers(student, rate=s.rate, trunk_rate=s.trunk_rate, decay=s.decay)
     order = Order(targets, s)
+    earlier = _earlier(after, student) if after else []
     curve = _resumed(run, student, used, s)
     step = int(curve[-1]["step"]) if curve else 0
     student.train()
@@ -237,17 +249,23 @@ def train(targets: Targets, run: Path, s: Settings, *, every: int = 250) -> Stud
                 means = {name: round(value / ((step - 1) % every + 1), 4) for name, value in sums.items()}
                 curve.append({"step": step, **means, "seconds": round(time.perf_counter() - started, 1)})
                 print(json.dumps(curve[-1]), flush=True)
-                _keep(run, student, used, s, curve)
+                _keep(run, student, used, {"settings": asdict(s), "curve": curve, "earlier": earlier})
                 sums, started = {}, time.perf_counter()
     return student
 
 
-def _keep(run: Path, student: Student, used: Used, s: Settings, curve: list[Line]) -> None:
+def _earlier(run: Path, student: Student) -> list[Training]:
+    """Takes the weights that a training ended with; gives what led to them."""
+    content = torch.load(run / CHECKPOINT, weights_only=True)
+    student.load_state_dict(content["student"])
+    return [*content["earlier"], {"settings": content["settings"], "curve": content["curve"]}]
+
+
+def _keep(run: Path, student: Student, used: Used, training: Training) -> None:
     content = {
         "student": student.state_dict(),
         "optimisers": [optimiser.state_dict() for optimiser in used],
-        "settings": asdict(s),
-        "curve": curve,
+        **training,
     }
     torch.save(content, run / "unfinished.pt")
     os.replace(run / "unfinished.pt", run / CHECKPOINT)
@@ -273,6 +291,7 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("targets", type=Path)
     parser.add_argument("run", type=Path)
+    parser.add_argument("--after", type=Path, help="the folder of an earlier training, to start from its weights")
     for name, value in asdict(Settings()).items():
         parser.add_argument(f"--{name.replace('_', '-')}", type=type(value), default=value)
     given = vars(parser.parse_args())
@@ -280,7 +299,7 @@ def main() -> None:
     targets = Targets(given["targets"], training_pictures(given["data"] / "images"), settings)
     given["run"].mkdir(parents=True, exist_ok=True)
     shutil.copy(given["targets"] / "targets.json", given["run"])
-    train(targets, given["run"], settings)
+    train(targets, given["run"], settings, after=given["after"])
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ LICENCE = "MIT"
 
 
 def write_weights(run: Path, file: Path) -> dict:
-    """Folds the network of a checkpoint, writes it, and gives the checkpoint's settings and curve."""
+    """Folds the network of a checkpoint, writes it, and gives the settings and curves that led to it."""
     content = torch.load(run / CHECKPOINT, weights_only=True)
     settings = Settings(**content["settings"])
     student = Student(settings.row_dim, settings.embedding_dim)
@@ -42,7 +42,7 @@ def write_weights(run: Path, file: Path) -> dict:
         raise SystemExit("a weight is beyond float16")
     save_file(tensors, file, metadata={"licence": LICENCE})
     file.chmod(0o644)
-    return {"settings": content["settings"], "curve": content["curve"]}
+    return {name: content[name] for name in ("settings", "curve", "earlier")}
 
 
 def write_whitening(data: Path, weights: Path, file: Path) -> dict:

@@ -64,7 +64,8 @@ def view(picture: TrainingPicture, number: int, others: list[TrainingPicture]) -
     """One view: a part of the picture, seen from a side; every fifth time before another picture instead.
 
     The first shows most of the picture, the next three a fifth of its area or more; those after that are hardly ever
-    larger than the picture's own pixels, as a search sees them. The same picture, number and list of others give the same view.
+    larger than the picture's own pixels, as a search sees them. The same picture, number and list of others give the
+    same view.
     """
     content = read_bytes(picture.path)
     random = np.random.default_rng([number, *content_digest(content)])
