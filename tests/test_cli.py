@@ -346,7 +346,7 @@ def test_an_interrupted_start_does_not_stand_in_the_way(run, photos: Path, recip
     (tmp_path / "photos.cooc").mkdir()
     (tmp_path / "photos.cooc" / "index.sqlite").touch()
     assert "there is no index" in run("info").stderr
-    assert "COOCNET_WEIGHTS" in run("index", photos).stderr
+    assert "COOCNET_WEIGHTS" in run("index", photos, "--recipe", "resnet101").stderr
     assert run("index", photos, "--recipe", recipe_file).returncode == 0
 
 
