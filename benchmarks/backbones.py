@@ -39,9 +39,9 @@ RECIPES = {
     "mini": Recipe(),
     "squeezenet": Recipe(name="squeezenet", backbone="squeezenet1_1", tap="features"),
     "mobile": Recipe.preset("mobile"),
-    "resnet101": Recipe.preset("resnet101"),
+    "resnet101v2": Recipe.preset("resnet101v2"),
 }
-TEACHER = "resnet101"
+TEACHER = "resnet101v2"
 POOLINGS = ("context", "chco-sct", "gem", "crow")
 PICTURES, PICTURE_PX, ROUNDS = 12, 800, 7
 

@@ -22,7 +22,7 @@ NETWORKS = {
     "mini": "coocnet mini",
     "squeezenet": "SqueezeNet 1.1",
     "mobile": "MobileNetV2",
-    "resnet101": "ResNet-101 v2 (teacher)",
+    "resnet101v2": "ResNet-101 v2 (teacher)",
 }
 SHORT = {
     "paris6k_subset": "Paris",
@@ -70,7 +70,7 @@ def shares(found: Found) -> str:
         cells = []
         for name in SHARED_OUT:
             for kind in (RAW, WHITE):
-                ours, theirs = (100 * found[f"{n}|{name}|{pooling}|{kind}"].mean() for n in ("mini", "resnet101"))
+                ours, theirs = (100 * found[f"{n}|{name}|{pooling}|{kind}"].mean() for n in ("mini", "resnet101v2"))
                 cells.append(f"{ours:.1f} of {theirs:.1f}: {100 * ours / theirs:.0f} %")
         lines.append(row([f"`{pooling}`", *cells]))
     return "\n".join(lines)

@@ -15,7 +15,7 @@ import numpy as np
 import photosets
 from pages import difference, head, interval, row, written
 
-NETWORKS = {"resnet101": "ResNet-101 v2", "mobile": "MobileNetV2"}
+NETWORKS = {"resnet101v2": "ResNet-101 v2", "mobile": "MobileNetV2"}
 SHORT = {"paris6k_subset": "Paris", "paris6k_web": "Paris, web", "dvd_covers": "DVD covers", "ukbench": "UKBench"}
 W, RAW = "pca 512", "raw"
 TREATMENTS = (RAW, W, "pca 1024", "pca 1400", "pairs 512", f"{W}, aqe", f"{W}, alpha-qe")
@@ -177,7 +177,7 @@ def main() -> None:
 
 
 def _preface(results: Path) -> str:
-    facts = json.loads((results / "methods-resnet101.json").read_text())
+    facts = json.loads((results / "methods-resnet101v2.json").read_text())
     return (
         "mAP in percent with 95 % bootstrap intervals over the queries. How it was made, and what it says, is in "
         "[real-photographs.md](real-photographs.md). Made by `benchmarks/methods.py`, written by "

@@ -444,7 +444,7 @@ PRESETS: dict[str, Recipe] = {
     recipe.name: recipe
     for recipe in (
         Recipe(),
-        Recipe(name="resnet101", backbone="resnet101v2", tap="block3"),
+        Recipe(name="resnet101v2", backbone="resnet101v2", tap="block3"),
         Recipe(name="mobile", backbone="mobilenetv2", tap="features"),
         Recipe(name="resnet50", backbone="resnet50", tap="layer3"),
         Recipe(name="chco-sct", pooling="chco-sct"),
