@@ -5,7 +5,8 @@
 Quality: every set of ``photosets.py``, raw and whitened by what was fitted on other sets (as ``methods.py``, whose
 cache of maps it shares), and for the default recipe as it is shipped, whitening and all. Speed: pictures that it
 renders itself, decoded and described one after the other with the process on one core, the networks taking turns;
-and the network alone at 512×384. Weights are found as the command finds them (``COOCNET_WEIGHTS``).
+and the network alone at 512×384, VGG16 and ResNet-50 too, with random weights. Weights are found as the command
+finds them (``COOCNET_WEIGHTS``).
 """
 
 from __future__ import annotations
@@ -42,6 +43,8 @@ RECIPES = {
     "resnet101v2": Recipe.preset("resnet101v2"),
 }
 TEACHER = "resnet101v2"
+UNTRAINED = {"vgg16": Recipe.preset("paper-chco-sct"), "resnet50": Recipe.preset("resnet50")}
+"""Recipes whose weights were not at hand: a forward pass takes the same time with random ones."""
 POOLINGS = ("context", "chco-sct", "gem", "crow")
 PICTURES, PICTURE_PX, ROUNDS = 12, 800, 7
 
@@ -87,19 +90,23 @@ def speed() -> dict[str, Any]:
         views = make_scenes(folder, instances=PICTURES, views=1, size_px=PICTURE_PX)
         paths = [Path(folder) / one.path for one in views if one.role == "database"]
         describers = {name: Describer(recipe) for name, recipe in RECIPES.items()}
+        trunks = {name: (one._loaded.trunk, one.recipe.tap) for name, one in describers.items()}
+        for name, recipe in UNTRAINED.items():
+            trunk = BACKBONES[recipe.backbone].build().eval()
+            trunks[name] = (trunk.to(memory_format=torch.channels_last), recipe.tap)  # type: ignore[call-overload]
         x = torch.rand(1, 3, 384, 512).contiguous(memory_format=torch.channels_last)
         milliseconds: dict[str, list[float]] = {name: [] for name in describers}
-        forward: dict[str, list[float]] = {name: [] for name in describers}
-        for number in range(ROUNDS + 1):
+        forward: dict[str, list[float]] = {name: [] for name in trunks}
+        for number in range(ROUNDS + 1):  # the first round warms up
             for name, describer in describers.items():
                 started = time.perf_counter()
                 describer.describe(paths)
-                described = time.perf_counter()
+                milliseconds[name] += [1000 * (time.perf_counter() - started) / len(paths)] if number else []
+            for name, (trunk, tap) in trunks.items():
+                started = time.perf_counter()
                 with torch.inference_mode():
-                    describer._loaded.trunk(x, describer.recipe.tap)
-                if number:  # the first round warms up
-                    milliseconds[name].append(1000 * (described - started) / len(paths))
-                    forward[name].append(1000 * (time.perf_counter() - described))
+                    trunk(x, tap)
+                forward[name] += [1000 * (time.perf_counter() - started)] if number else []
     ratios = [t / m for t, m in zip(milliseconds[TEACHER], milliseconds["mini"], strict=True)]
     return {
         "pictures": f"{PICTURES} rendered, {PICTURE_PX} px, one at a time, one core, {ROUNDS} rounds",
