@@ -28,7 +28,7 @@ import torch
 import coocnet
 import photosets
 from cooccurrence import processor
-from coocnet.backbones import BACKBONES
+from coocnet.backbones import BACKBONES, locate_weights
 from coocnet.data.scenes import make_scenes
 from coocnet.describe import Describer
 from coocnet.recipe import Recipe
@@ -49,17 +49,15 @@ POOLINGS = ("context", "chco-sct", "gem", "crow")
 PICTURES, PICTURE_PX, ROUNDS = 12, 800, 7
 
 
-def quality(images: Path, cache_folder: Path) -> dict[str, Any]:
+def quality(images: Path, cache_folder: Path) -> dict[str, list[float]]:
     """Average precision of every query, by network, set, pooling and treatment."""
     sets = [load(images) for load in photosets.SETS.values()]
     pictures = pictures_of(images, sets)
     found: dict[str, list[float]] = {}
-    weights = {}
     for name, recipe in RECIPES.items():
         cache = Cache(cache_folder / name)
         cache.add_maps(Describer(recipe.replace(scales=(1.0, 2**-0.5, 0.5))), pictures)
         describer = Describer(recipe)
-        weights[name] = describer.weights_sha256
         listed = [Variant(pooling, "backbones", recipe.replace(pooling=pooling)) for pooling in POOLINGS]
         checked_rows(describer, cache, pictures, listed[0])
         judge = Judge(images, sets, pictures)
@@ -79,7 +77,7 @@ def quality(images: Path, cache_folder: Path) -> dict[str, Any]:
                     key = "|".join((name, tested.name, one.name, "as shipped"))
                     found[key] = precisions(database, queries, tested.truths)
         print(f"judged: {name}", flush=True)
-    return {"weights_sha256": weights, "average_precisions": found}
+    return found
 
 
 def speed() -> dict[str, Any]:
@@ -116,6 +114,13 @@ def speed() -> dict[str, Any]:
     }
 
 
+def _weights(recipe: Recipe) -> str:
+    place = locate_weights(recipe.backbone, recipe.weights or None)
+    if place is None:
+        raise SystemExit(f"the weights of {recipe.backbone} are not here: see COOCNET_WEIGHTS")
+    return place.sha256
+
+
 def _spread(values: list[float]) -> dict[str, float]:
     """Median, lowest and highest."""
     found = {"median": statistics.median(values), "lowest": min(values), "highest": max(values)}
@@ -123,16 +128,17 @@ def _spread(values: list[float]) -> dict[str, float]:
 
 
 def _sizes() -> Iterator[tuple[str, dict[str, float]]]:
-    for name, recipe in RECIPES.items():
+    """Of each network; where its file is not at hand its parameters stand for it, four bytes each."""
+    for name, recipe in {**RECIPES, **UNTRAINED}.items():
         record = BACKBONES[recipe.backbone]
         with torch.device("meta"):
-            trunk = record.build()
-        place = Describer(recipe).weights_place.path
+            parameters = sum(p.numel() for p in record.build().parameters())
+        place = locate_weights(recipe.backbone, recipe.weights or None)
         yield (
             name,
             {
-                "parameters": sum(p.numel() for p in trunk.parameters()),
-                "file_mb": round(place.stat().st_size / 1e6, 2),
+                "parameters": parameters,
+                "file_mb": round((place.path.stat().st_size if place else 4 * parameters) / 1e6, 2),
                 "channels": record.taps[recipe.tap].channels,
                 "stride_px": record.taps[recipe.tap].stride_px,
             },
@@ -149,6 +155,9 @@ def main() -> None:
     given = parser.parse_args()
     file = given.out / "backbones.json"
     document: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
+    here = {name: _weights(recipe) for name, recipe in RECIPES.items()}
+    if given.only == "speed" and document.get("weights_sha256", here) != here:
+        raise SystemExit(f"{file} has the quality of other weights: measure both")
     document["command"] = "python benchmarks/backbones.py DATA --cache FOLDER"
     document["versions"] = {
         "coocnet": coocnet.__version__,
@@ -158,9 +167,9 @@ def main() -> None:
     document["processor"] = processor()
     document["networks"] = dict(_sizes())
     if given.only != "speed":
-        made = quality((given.data / "images").resolve(), given.cache)
-        document["weights_sha256"] = made["weights_sha256"]
-        precise = {key: np.array(values, np.float32) for key, values in made["average_precisions"].items()}
+        document["weights_sha256"] = here
+        found = quality((given.data / "images").resolve(), given.cache)
+        precise = {key: np.array(values, np.float32) for key, values in found.items()}
         document["mean_average_precision"] = {key: interval(values) for key, values in precise.items()}
         np.savez_compressed(given.out / "backbones.npz", allow_pickle=False, **precise)
     if given.only != "quality":

@@ -24,6 +24,7 @@ NETWORKS = {
     "mobile": "MobileNetV2",
     "resnet101v2": "ResNet-101 v2 (teacher)",
 }
+UNTRAINED = {"vgg16": "VGG16", "resnet50": "ResNet-50"}
 SHORT = {
     "paris6k_subset": "Paris",
     "paris6k_web": "Paris, web",
@@ -73,6 +74,20 @@ def shares(found: Found) -> str:
                 ours, theirs = (100 * found[f"{n}|{name}|{pooling}|{kind}"].mean() for n in ("mini", "resnet101v2"))
                 cells.append(f"{ours:.1f} of {theirs:.1f}: {100 * ours / theirs:.0f} %")
         lines.append(row([f"`{pooling}`", *cells]))
+    return "\n".join(lines)
+
+
+def numbers(found: Found, document: Mapping[str, Any]) -> str:
+    """For the choice of a recipe: quality of what was measured, time and size of all."""
+    lines = head(["network", *(SHORT[name] for name in photosets.JUDGED), "ms a picture", "network alone, ms", "MB"])
+    alone = document["speed"]["forward_512x384_ms"]
+    for network, title in {**NETWORKS, **UNTRAINED}.items():
+        treatment = SHIPPED_AS if network == "mini" else WHITE
+        columns = [found.get(f"{network}|{name}|context|{treatment}") for name in photosets.JUDGED]
+        scores = ["" if column is None else f"{100 * column.mean():.1f}" for column in columns]
+        whole = document["speed"]["ms_per_picture"].get(network)
+        times = ["" if one is None else f"{one['median']:.0f}" for one in (whole, alone[network])]
+        lines.append(row([title, *scores, *times, f"{document['networks'][network]['file_mb']:.0f}"]))
     return "\n".join(lines)
 
 
@@ -140,6 +155,7 @@ def main() -> None:
         found = {key: held[key] for key in held}
     tables = {"quality": quality(found), "differences": differences(found), "shares": shares(found)}
     written(given.docs / "mini.md", {**tables, "speeds": speeds(document)}, by="backbones_page.py")
+    written(given.docs / "recipes.md", {"numbers": numbers(found, document)}, by="backbones_page.py")
     draw_choice(found, document, given.docs / "images" / "recipes.png")
     draw_curve(given.docs / "images" / "mini-curve.png")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -110,15 +111,31 @@ def test_an_interrupted_first_sync_leaves_it_in_force(place, photos, mini, its_d
     assert in_force(place) is not None
 
 
-def test_a_growing_collection_keeps_it(place, photos, mini, its_describer, monkeypatch) -> None:
+def test_a_growing_collection_keeps_it(place, photos, mini, its_describer, shipped, monkeypatch) -> None:
     monkeypatch.setattr(layer, "WHITEN_FROM_PICTURES", 4)
-    report = sync(place, photos, mini, its_describer)
+    small = replace(shipped, provenance={**shipped.provenance, "pictures": "3"})
+    monkeypatch.setattr(layer, "shipped_whitening", lambda *_: small)
+    away = [path.rename(photos.parent / path.name) for path in sorted(photos.iterdir())[2:]]
+    sync(place, photos, mini, its_describer)
     first = in_force(place)
     assert first is not None
     assert first["fitted_on"] != str(photos)
+    for path in away:
+        path.rename(photos / path.name)
+    report = sync(place, photos, mini, its_describer)
+    assert report.added >= 2 * 3, "more than twice as many as it was fitted on"
     assert report.whitening == ""
-    (photos / "copy.png").write_bytes(b"")
+    assert in_force(place) == first
+
+
+def test_it_stays_where_a_later_package_has_none_for_these_rows(
+    place, photos, mini, its_describer, monkeypatch
+) -> None:
+    monkeypatch.setattr(layer, "WHITEN_FROM_PICTURES", 4)
     sync(place, photos, mini, its_describer)
+    first = in_force(place)
+    monkeypatch.setattr(layer, "shipped_whitening", lambda *_: None)
+    sync(place, photos, mini.replace(dim=128), its_describer)
     assert in_force(place) == first
 
 
@@ -130,7 +147,7 @@ def test_a_recipe_of_fewer_dimensions_takes_the_first_of_it(place, photos, mini,
         held = index.whitening()
     assert held is not None
     np.testing.assert_array_equal(held.projection, shipped.projection[:32])
-    sync(place, photos, short, its_describer)
+    sync(place, photos, short.replace(shrinkage=0.0), its_describer)
     assert (in_force(place) or {})["version"] == "2"
 
 

@@ -22,7 +22,7 @@ from pictures import VIEW_PX, TrainingPicture, is_development, training_pictures
 from student import Student, folded, pool, with_batch_norm
 from teacher import HINTS, TEACHERS
 
-SETTINGS = distil.Settings(steps=6, pairs=2, rise=2, row_dim=3, embedding_dim=4)
+SETTINGS = distil.Settings(steps=6, passes=3, pairs=2, rise=2, row_dim=3, embedding_dim=4)
 
 
 @pytest.fixture(scope="module")
@@ -40,10 +40,11 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> list[TrainingPicture]:
 
 
 @pytest.fixture(scope="module")
-def targets(pictures: list[TrainingPicture], tmp_path_factory: pytest.TempPathFactory) -> distil.Targets:
-    """As the teachers would leave them, with random numbers for what they say."""
+def target_folder(pictures: list[TrainingPicture], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """As the teachers would leave it, with random numbers for what they say."""
     folder = tmp_path_factory.mktemp("targets")
     random = np.random.default_rng(4)
+    teacher.claim(folder, pictures, {"resnet101v2": "ab", "mobilenetv2": "cd"})
     for number in range(3):
         place = folder / f"pass{number}"
         place.mkdir()
@@ -60,7 +61,12 @@ def targets(pictures: list[TrainingPicture], tmp_path_factory: pytest.TempPathFa
     for t in TEACHERS:
         axes = {"variances": torch.linspace(2, 0.1, t.axes)}
         torch.save(axes, folder / f"{t.backbone}-axes.pt")
-    return distil.Targets(folder, pictures, SETTINGS)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def targets(target_folder: Path, pictures: list[TrainingPicture]) -> distil.Targets:
+    return distil.Targets(target_folder, pictures, SETTINGS)
 
 
 @pytest.fixture(scope="module")
@@ -148,10 +154,9 @@ def test_a_batch_has_two_views_of_every_thing_and_tells_which_show_the_same(targ
     assert {(0, 1), (1, 0)} & seen, "a thing's other picture is never its partner"
 
 
-def test_pictures_of_porto_are_never_held_to_differ(targets: distil.Targets) -> None:
-    moved = [replace(one, path=Path("porto") / "train" / one.path.name, thing="") for one in targets.pictures[:2]]
+def test_pictures_whose_things_are_untold_are_never_held_to_differ(targets: distil.Targets) -> None:
     there = targets.pictures
-    targets.pictures = [*moved, *there[2:]]
+    targets.pictures = [*(replace(one, thing="", untold=True) for one in there[:2]), *there[2:]]
     try:
         order = distil.Order(targets, SETTINGS)
         batch = distil.Batch(torch.zeros(3), [(0, 0), (1, 0), (2, 0)])
@@ -240,6 +245,9 @@ def test_a_training_after_another_starts_from_its_weights_and_tells_of_it(
     told = torch.load(tmp_path / "two" / distil.CHECKPOINT, weights_only=True)["earlier"]
     assert [one["settings"]["steps"] for one in told] == [2]
     assert told[0]["curve"][-1]["step"] == 2
+    assert told[0]["targets"]["teachers"] == {"resnet101v2": "ab", "mobilenetv2": "cd"}
+    with pytest.raises(SystemExit, match="after another"):
+        distil.train(targets, tmp_path / "two", slow)
 
 
 def test_a_training_of_other_settings_is_not_gone_on_with(targets: distil.Targets, tmp_path: Path) -> None:
@@ -248,11 +256,43 @@ def test_a_training_of_other_settings_is_not_gone_on_with(targets: distil.Target
         distil.train(targets, tmp_path, SETTINGS)
 
 
+def test_targets_of_other_pictures_or_of_too_few_passes_are_refused(
+    target_folder: Path, targets: distil.Targets, pictures: list[TrainingPicture], tmp_path: Path
+) -> None:
+    with pytest.raises(SystemExit, match="other pictures"):
+        distil.Targets(target_folder, pictures[::-1], SETTINGS)
+    for passes in (1, 4):
+        with pytest.raises(SystemExit, match=f"{passes} passes"):
+            distil.Targets(target_folder, pictures, replace(SETTINGS, passes=passes))
+    distil.train(targets, tmp_path, replace(SETTINGS, steps=2), every=2)
+    others = distil.Targets(target_folder, pictures, SETTINGS)
+    others.facts = {**others.facts, "teachers": {"resnet101v2": "another"}}
+    with pytest.raises(SystemExit, match="other targets"):
+        distil.train(others, tmp_path, replace(SETTINGS, steps=2))
+
+
+def test_a_folder_takes_targets_of_its_own_pictures_and_teachers_only(
+    pictures: list[TrainingPicture], tmp_path: Path
+) -> None:
+    teacher.claim(tmp_path, pictures, {"resnet101v2": "ab"})
+    teacher.claim(tmp_path, pictures, {"resnet101v2": "ab"})
+    with pytest.raises(SystemExit, match="other teachers"):
+        teacher.claim(tmp_path, pictures, {"resnet101v2": "cd"})
+    with pytest.raises(SystemExit, match="other pictures"):
+        teacher.claim(tmp_path, pictures[1:], {"resnet101v2": "ab"})
+
+
+def test_a_folder_without_pictures_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match="unlabelled"):
+        training_pictures(tmp_path)
+
+
 def test_nothing_that_judges_or_chooses_is_trained_on(real_data: Path) -> None:
     listed = training_pictures(real_data / "images")
     folders = {one.path.relative_to(real_data / "images").parts[0] for one in listed}
     assert folders == {"unlabelled", "scenes", "porto", "ukbench", "dvd_covers"}
     assert {one.path.parent.parent.name for one in listed if "porto" in one.path.parts} == {"train"}
+    assert {one.untold for one in listed if "porto" in one.path.parts} == {True}
     told = [one.thing.split() for one in listed if one.thing]
     assert len(told) > 500
     assert not any(is_development(*thing) for thing in told)

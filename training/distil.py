@@ -12,7 +12,6 @@ import argparse
 import json
 import math
 import os
-import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -29,7 +28,7 @@ from coocnet.whitening import fit_pca
 from optimiser import optimisers
 from pictures import TrainingPicture, training_pictures
 from student import Student
-from teacher import HINTS, TEACHERS
+from teacher import HINTS, TARGETS, TEACHERS, passes_done, pictures_digest
 
 _HINT_UNITS_FROM = 40
 CHECKPOINT = "checkpoint.pt"
@@ -46,6 +45,7 @@ class Settings:
 
     Attributes:
         steps: of the optimiser.
+        passes: views of each picture that are used, of those that the teachers have seen.
         pairs: of views in a step; the batch has twice as many views.
         rate: the highest learning rate of AdamW, after ``rise`` steps; it falls to 0 by a cosine.
         trunk_rate: that of Muon.
@@ -62,6 +62,7 @@ class Settings:
     """
 
     steps: int = 10_000
+    passes: int = 6
     pairs: int = 12
     rate: float = 2e-3
     rise: int = 200
@@ -79,14 +80,27 @@ class Settings:
 
 
 class Targets:
-    """What the teachers said of every view, read where it lies."""
+    """What the teachers said of every view, read where it lies.
+
+    Attributes:
+        pictures: of which they are.
+        facts: as the folder's ``targets.json`` has them.
+
+    Raises:
+        SystemExit: the folder has targets of other pictures, or fewer passes than the settings ask for.
+    """
 
     def __init__(self, folder: Path, pictures: list[TrainingPicture], settings: Settings) -> None:
         self.pictures = pictures
+        self.facts: dict[str, Any] = json.loads((folder / TARGETS).read_text())
+        if self.facts["pictures"] != pictures_digest(pictures):
+            raise SystemExit(f"{folder} has targets of other pictures than those given")
+        done = passes_done(folder, len(pictures))
+        if not 2 <= settings.passes <= len(done):
+            raise SystemExit(f"a training of {settings.passes} passes takes 2 or more, and {folder} has {len(done)}")
         self._passes = [
             {file.stem: np.load(file, mmap_mode="r") for file in place.glob("*.npy")}
-            for place in sorted(folder.glob("pass*"))
-            if (place / "done.txt").exists() and int((place / "done.txt").read_text()) == len(pictures)
+            for place in done[: settings.passes]
         ]
         self._hint_units = []
         for hint in HINTS:
@@ -149,8 +163,7 @@ class Order:
             self._of_thing.setdefault(picture.thing or str(picture.path), []).append(at)
         names = list(self._of_thing)
         self._alike = np.array([names.index(p.thing or str(p.path)) for p in targets.pictures])
-        # Porto's landmarks are not told apart here: none of its pictures is held to differ from another.
-        self._untold = np.array(["porto" in p.path.parts for p in targets.pictures])
+        self._untold = np.array([p.untold for p in targets.pictures])
 
     def batch(self, step: int) -> Batch:
         """The batch of a step."""
@@ -216,6 +229,9 @@ def train(targets: Targets, run: Path, s: Settings, *, after: Path | None = None
         s: the settings.
         after: the folder of an earlier training.
         every: steps from one checkpoint to the next.
+
+    Raises:
+        SystemExit: RUN holds a training of other settings, of other targets, or after another.
     """
     run.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(s.seed)
@@ -223,8 +239,8 @@ def train(targets: Targets, run: Path, s: Settings, *, after: Path | None = None
     student.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     used = optimisers(student, rate=s.rate, trunk_rate=s.trunk_rate, decay=s.decay)
     order = Order(targets, s)
-    earlier = _earlier(after, student) if after else []
-    curve = _resumed(run, student, used, s)
+    story = {"settings": asdict(s), "targets": targets.facts, "earlier": _earlier(after, student) if after else []}
+    curve = _resumed(run, student, used, story)
     step = int(curve[-1]["step"]) if curve else 0
     student.train()
     sums: dict[str, float] = {}
@@ -249,7 +265,7 @@ def train(targets: Targets, run: Path, s: Settings, *, after: Path | None = None
                 means = {name: round(value / ((step - 1) % every + 1), 4) for name, value in sums.items()}
                 curve.append({"step": step, **means, "seconds": round(time.perf_counter() - started, 1)})
                 print(json.dumps(curve[-1]), flush=True)
-                _keep(run, student, used, {"settings": asdict(s), "curve": curve, "earlier": earlier})
+                _keep(run, student, used, {**story, "curve": curve})
                 sums, started = {}, time.perf_counter()
     return student
 
@@ -258,7 +274,7 @@ def _earlier(run: Path, student: Student) -> list[Training]:
     """Takes the weights that a training ended with; gives what led to them."""
     content = torch.load(run / CHECKPOINT, weights_only=True)
     student.load_state_dict(content["student"])
-    return [*content["earlier"], {"settings": content["settings"], "curve": content["curve"]}]
+    return [*content["earlier"], {name: content[name] for name in ("settings", "targets", "curve")}]
 
 
 def _keep(run: Path, student: Student, used: Used, training: Training) -> None:
@@ -271,13 +287,15 @@ def _keep(run: Path, student: Student, used: Used, training: Training) -> None:
     os.replace(run / "unfinished.pt", run / CHECKPOINT)
 
 
-def _resumed(run: Path, student: Student, used: Used, s: Settings) -> list[Line]:
-    """Takes up the last checkpoint, if there is one; gives the curve so far."""
+def _resumed(run: Path, student: Student, used: Used, story: Training) -> list[Line]:
+    """Takes up the last checkpoint of the same story, if there is one; gives the curve so far."""
     if not (run / CHECKPOINT).exists():
         return []
     content = torch.load(run / CHECKPOINT, weights_only=True)
-    if content["settings"] != asdict(s):
-        raise SystemExit(f"{run} holds a training of other settings, {content['settings']}: give another folder")
+    for name, value in story.items():
+        if content[name] != value:
+            told = "after another (see --after)" if name == "earlier" else f"of other {name}, {content[name]}"
+            raise SystemExit(f"{run} holds a training {told}: give another folder")
     student.load_state_dict(content["student"])
     for optimiser, state in zip(used, content["optimisers"], strict=True):
         optimiser.load_state_dict(state)
@@ -297,8 +315,6 @@ def main() -> None:
     given = vars(parser.parse_args())
     settings = Settings(**{name: given[name] for name in asdict(Settings())})
     targets = Targets(given["targets"], training_pictures(given["data"] / "images"), settings)
-    given["run"].mkdir(parents=True, exist_ok=True)
-    shutil.copy(given["targets"] / "targets.json", given["run"])
     train(targets, given["run"], settings, after=given["after"])
 
 

@@ -11,9 +11,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import tempfile
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+import PIL
 import torch
 from safetensors.torch import save_file
 
@@ -42,7 +46,7 @@ def write_weights(run: Path, file: Path) -> dict:
         raise SystemExit("a weight is beyond float16")
     save_file(tensors, file, metadata={"licence": LICENCE})
     file.chmod(0o644)
-    return {name: content[name] for name in ("settings", "curve", "earlier")}
+    return {name: content[name] for name in ("settings", "targets", "curve", "earlier")}
 
 
 def write_whitening(data: Path, weights: Path, file: Path) -> dict:
@@ -58,8 +62,10 @@ def write_whitening(data: Path, weights: Path, file: Path) -> dict:
         "shipped": coocnet.__version__,
     }
     rows = describer.describe([one.path for one in pictures], progress=_progress)
-    fit_pca(rows, dim=recipe.dim, shrinkage=SHRINKAGE, provenance=provenance).save(file)
-    return {"sha256": describer.weights_sha256, "folders": dict(folders)}
+    fitted = fit_pca(rows, dim=recipe.dim, shrinkage=SHRINKAGE, provenance=provenance)
+    dateless = {name: value for name, value in fitted.provenance.items() if name != "made"}
+    replace(fitted, provenance=dateless).save(file)
+    return {"sha256": describer.weights_sha256, "number": len(pictures), "folders": dict(folders)}
 
 
 def _progress(done: int, total: int) -> None:
@@ -74,21 +80,25 @@ def main() -> None:
     parser.add_argument("run", type=Path)
     parser.add_argument("--out", type=Path, default=SHIPPED)
     given = parser.parse_args()
-    weights = given.out / "mini.safetensors"
-    trained = write_weights(given.run, weights)
-    made = write_whitening(given.data, weights, given.out / "mini-whitening.safetensors")
-    teachers = json.loads((given.run / "targets.json").read_text())
-    told = {
-        "licence": LICENCE,
-        "weights_sha256": made["sha256"],
-        "made_by": "training/ in the repository: teacher.py, distil.py, export.py",
-        "teachers_sha256": teachers["teachers"],
-        "views_of_each_picture": teachers["passes"],
-        "training": {"pictures": {"number": teachers["pictures"], "folders": made["folders"]}, **trained},
-        "versions": {"coocnet": coocnet.__version__, "torch": torch.__version__},
-    }
-    (given.out / "mini.json").write_text(json.dumps(told, indent=1) + "\n")
-    print(f"{weights}: {weights.stat().st_size / 1e6:.2f} MB, SHA-256 {made['sha256']}")
+    # Made aside, so that an interruption never leaves a network without the whitening that fits it.
+    with tempfile.TemporaryDirectory(dir=given.out) as aside:
+        weights = Path(aside) / "mini.safetensors"
+        trained = write_weights(given.run, weights)
+        made = write_whitening(given.data, weights, Path(aside) / "mini-whitening.safetensors")
+        told = {
+            "licence": LICENCE,
+            "weights_sha256": made["sha256"],
+            "made_by": "training/ in the repository: teacher.py, distil.py, export.py",
+            "training": {"pictures": {name: made[name] for name in ("number", "folders")}, **trained},
+            "whitening": {"shrinkage": SHRINKAGE, "dim": Recipe().dim},
+            "versions": {module.__name__: module.__version__ for module in (coocnet, torch, np, PIL)},
+            "threads": torch.get_num_threads(),
+        }
+        (Path(aside) / "mini.json").write_text(json.dumps(told, indent=1) + "\n")
+        size_mb = weights.stat().st_size / 1e6
+        for file in Path(aside).iterdir():
+            file.replace(given.out / file.name)
+    print(f"{given.out / weights.name}: {size_mb:.2f} MB, SHA-256 {made['sha256']}")
 
 
 if __name__ == "__main__":

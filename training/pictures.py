@@ -31,16 +31,22 @@ class TrainingPicture:
     Attributes:
         path: the file.
         thing: what it shows, where that is known; "" otherwise.
+        untold: whether it may show the same thing as others that are untold, so that none is held to differ.
     """
 
     path: Path
     thing: str = ""
+    untold: bool = False
 
 
 def training_pictures(images: Path) -> list[TrainingPicture]:
-    """All that may be trained on, in a fixed order, without the things that the network is chosen by."""
+    """All that may be trained on, in a fixed order, without the things that the network is chosen by.
+
+    Raises:
+        SystemExit: a folder has no pictures.
+    """
     listed = [TrainingPicture(path) for name in ("unlabelled", "scenes") for path in _jpegs(images / name)]
-    listed += [TrainingPicture(path) for path in _jpegs(images / "porto" / "train")]
+    listed += [TrainingPicture(path, untold=True) for path in _jpegs(images / "porto" / "train")]
     for folder, column in (("ukbench", "object"), ("dvd_covers", "instance")):
         with (images / folder / "manifest.csv").open(newline="") as stream:
             for entry in csv.DictReader(stream):
@@ -115,4 +121,7 @@ def _between(frame: np.ndarray, corners: np.ndarray) -> list[float]:
 
 
 def _jpegs(folder: Path) -> list[Path]:
-    return sorted(folder.rglob("*.jpg"))
+    found = sorted(folder.rglob("*.jpg"))
+    if not found:
+        raise SystemExit(f"{folder} holds no .jpg: give the folder whose images/ has the folders of pictures.py")
+    return found

@@ -4,12 +4,14 @@
 
 DATA holds ``images/`` and is where the pictures come from; the teachers' weights are found as the command finds them
 (``COOCNET_WEIGHTS``). FOLDER takes about 0.8 MB for each view. Every pass takes one more view of every picture; what
-is there already is kept, so the work may be interrupted and goes on.
+is there already is kept, so the work may be interrupted and goes on. FOLDER says in ``targets.json`` which pictures
+and teachers it is of, and takes no others.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import time
 from dataclasses import dataclass
@@ -24,6 +26,8 @@ from torch import Tensor, nn
 from coocnet import ops
 from coocnet.backbones import load_backbone
 from coocnet.backbones.loading import LoadedBackbone
+from coocnet.data.images import content_digest, read_bytes
+from coocnet.output import written_whole
 from coocnet.poolings import POOLINGS
 from coocnet.recipe import Recipe
 from pictures import VIEW_PX, TrainingPicture, training_pictures, view
@@ -33,6 +37,7 @@ FLUSH_EVERY = 50
 _AXES_FROM = 800
 RECIPE = Recipe()
 """Whose pooling the network is trained for."""
+TARGETS = "targets.json"
 
 
 @dataclass(frozen=True)
@@ -139,15 +144,46 @@ def main() -> None:
     pictures = training_pictures(given.data / "images")
     given.folder.mkdir(parents=True, exist_ok=True)
     eyes = [Eye(teacher) for teacher in TEACHERS]
+    claim(given.folder, pictures, {eye.teacher.backbone: eye.weights_sha256 for eye in eyes})
     axes = [_axes(eye, pictures, given.folder) for eye in eyes]
     for number in range(given.passes):
         one_pass(number, eyes, axes, pictures, given.folder)
-    note = {
-        "pictures": len(pictures),
-        "passes": given.passes,
-        "teachers": {eye.teacher.backbone: eye.weights_sha256 for eye in eyes},
-    }
-    (given.folder / "targets.json").write_text(json.dumps(note, indent=2))
+
+
+def claim(folder: Path, pictures: list[TrainingPicture], teachers: dict[str, str]) -> None:
+    """Writes down of what a folder's targets are, before the first of them.
+
+    Args:
+        folder: takes the targets.
+        pictures: of which they are.
+        teachers: digests of their weights, by name.
+
+    Raises:
+        SystemExit: the folder has targets of other pictures, teachers or pooling.
+    """
+    file = folder / TARGETS
+    note = {"pictures": pictures_digest(pictures), "row_fingerprint": RECIPE.row_fingerprint(), "teachers": teachers}
+    if file.exists():
+        there = json.loads(file.read_text())
+        differing = [name for name, value in note.items() if there.get(name) != value]
+        if differing:
+            raise SystemExit(f"{folder} has targets of other {', '.join(differing)}: give another folder")
+        return
+    _write(file, json.dumps(note, indent=2))
+
+
+def pictures_digest(pictures: list[TrainingPicture]) -> str:
+    """Digest of the pictures' contents, in their order."""
+    digest = hashlib.sha256()
+    for one in pictures:
+        digest.update(content_digest(read_bytes(one.path)))
+    return digest.hexdigest()
+
+
+def passes_done(folder: Path, pictures: int) -> list[Path]:
+    """The folders of the passes that are complete, in their order."""
+    places = sorted(folder.glob("pass*"), key=lambda place: int(place.name.removeprefix("pass")))
+    return [place for place in places if _done(place) == pictures]
 
 
 def one_pass(
@@ -160,8 +196,7 @@ def one_pass(
     arrays = {"views": _array(place / "views.npy", (count, VIEW_PX, VIEW_PX, 3), np.uint8)}
     for name, shape in _shapes().items():
         arrays[name] = _array(place / f"{name}.npy", (count, *shape), np.float16)
-    done_file = place / "done.txt"
-    done = int(done_file.read_text()) if done_file.exists() else 0
+    done = _done(place)
     started, first = time.perf_counter(), done
     while done < count:
         chosen = range(done, min(done + BATCH, count))
@@ -178,9 +213,19 @@ def one_pass(
         if done == count or done % (FLUSH_EVERY * BATCH) == 0:
             for array in arrays.values():
                 array.flush()
-            done_file.write_text(str(done))
+            _write(place / "done.txt", str(done))
             rate = (done - first) / (time.perf_counter() - started)
             print(f"pass {number}: {done} of {count} views, {rate:.1f} a second", flush=True)
+
+
+def _done(place: Path) -> int:
+    file = place / "done.txt"
+    return int(file.read_text()) if file.exists() else 0
+
+
+def _write(file: Path, text: str) -> None:
+    with written_whole(file) as unfinished:
+        Path(unfinished).write_text(text)
 
 
 def _shapes() -> dict[str, tuple[int, ...]]:
@@ -210,7 +255,8 @@ def _axes(eye: Eye, pictures: list[TrainingPicture], folder: Path) -> dict[str, 
         kept = vectors.flip(1)[:, : t.axes].T.contiguous().float()
         content = {"mean": mean.float(), "axes": kept, "variances": values.flip(0)[: t.axes].float()}
         content["all_variance"] = values.sum()[None].float()
-        torch.save(content, file)
+        with written_whole(file) as unfinished:
+            torch.save(content, unfinished)
     loaded: dict[str, Tensor] = torch.load(file, weights_only=True)
     return loaded
 

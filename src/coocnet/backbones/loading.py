@@ -1,8 +1,8 @@
 """From a backbone's name to a module with the right weights, or an error that says what to do.
 
-Weights are looked for, in this order: the file the user names; the folder ``COOCNET_WEIGHTS``; the package
-itself; the cache; the mirrors of the record. A file with a known name must have the checksum of its record; a
-file the user names may be anything that fits the network, tensor by tensor.
+Weights are looked for, in this order: the file the user names; the package itself; the folder
+``COOCNET_WEIGHTS``; the cache; the mirrors of the record. A file with a known name must have the checksum of its
+record; a file the user names may be anything that fits the network, tensor by tensor.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ def find_weights(weights: Weights) -> WeightsPlace | None:
     """
     folders = [("package", SHIPPED), ("cache", weights_cache())]
     if folder := os.environ.get(WEIGHTS_FOLDER_VARIABLE):
-        folders.insert(0, (WEIGHTS_FOLDER_VARIABLE, Path(os.path.expanduser(folder))))
+        folders.insert(1, (WEIGHTS_FOLDER_VARIABLE, Path(os.path.expanduser(folder))))
     for found_in, place in folders:
         path = place / weights.file
         if path.is_file():

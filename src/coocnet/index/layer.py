@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 
@@ -86,7 +85,8 @@ def _positions(paths: Sequence[str], pairs: Sequence[tuple[str, str]]) -> tuple[
 def take_shipped(store: Store, recipe: Recipe) -> bool:
     """Puts the one that comes with the package in force, where it fits the rows and nothing else is; for the writer.
 
-    It counts as one that the recipe wants, and stays however large the collection grows.
+    It counts as one that the recipe wants, and stays however large the collection grows, and where a later package
+    has none for these rows. Of the recipe it takes the dimensions; its shrinkage is its own.
 
     Returns:
         Whether it is in force.
@@ -96,14 +96,12 @@ def take_shipped(store: Store, recipe: Recipe) -> bool:
     stored = store.whitening()
     if stored is not None and not (stored.learned_here and _SHIPPED in stored.whitening.provenance):
         return False
-    asked_for = _asked_for(recipe)
-    if stored is not None and stored.whitening.provenance["asked_for"] == asked_for:
-        return True
     shipped = shipped_whitening(recipe.row_fingerprint(), store.weights_sha256 or "")
     if shipped is None:
-        return False
-    cut = shipped.first(min(recipe.dim or shipped.dim, shipped.dim))
-    store.put_whitening(replace(cut, provenance={**cut.provenance, "asked_for": asked_for}), learned_here=True)
+        return stored is not None
+    dim = min(recipe.dim or shipped.dim, shipped.dim)
+    if stored is None or stored.whitening.dim != dim:
+        store.put_whitening(shipped.first(dim), learned_here=True)
     return True
 
 
