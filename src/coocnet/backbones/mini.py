@@ -70,7 +70,7 @@ MINI = Backbone(
     weights={
         "coocnet": Weights(
             file="mini.safetensors",
-            sha256="651e74c876b7d384c0f0dd5500b639df86e3fc951c77c1b78f60952793c5fd0b",
+            sha256="7d3ea763e946021ac84ec50bdc903f11a1ab21abdefe31d50f4924d5a121eb51",
             urls=(),
             mean=IMAGENET_MEAN,
             std=IMAGENET_STD,
