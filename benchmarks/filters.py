@@ -1,6 +1,6 @@
 """The learned co-occurrence filter on real photographs: what it gains on pictures it never saw, and what it costs.
 
-    python benchmarks/filters.py DATA --cache FOLDER --recipe default|mobile|squeezenet [--only NAME ...]
+    python benchmarks/filters.py DATA --cache FOLDER --recipe resnet101v2|mobile|squeezenet [--only NAME ...]
 
 DATA holds ``images/`` (see photosets.py). Filters learn on synthetic views of unlabelled pictures, or on pictures of
 things; then on the sets but the one that is judged. Each is compared with the direct filter on every development
@@ -43,11 +43,11 @@ from methods import DIM, SCALES, Cache, Seen, interval, pictures_of, precisions
 from photosets import Set
 
 RECIPES = {
-    "default": Recipe(),
+    "resnet101v2": Recipe.preset("resnet101v2"),
     "mobile": Recipe.preset("mobile"),
     "squeezenet": Recipe(name="squeezenet", backbone="squeezenet1_1", tap="features", size_px=320),
 }
-VIEWS, VIEWED = 3, {"default": 420, "mobile": 874, "squeezenet": 420}
+VIEWS, VIEWED = 3, {"resnet101v2": 420, "mobile": 874, "squeezenet": 420}
 """Synthetic photographs of each picture, and how many unlabelled pictures for each network: as time allows."""
 PAPER: dict[str, Any] = {
     "rank": 32,
@@ -99,7 +99,7 @@ def designs(network: str) -> dict[str, Design]:
         "chco-sct": Design("chco-sct", final=True),
         "bp-at": Design("bp-at", final=True),
     }
-    if network == "default":
+    if network == "resnet101v2":
         del made["bp-at"]
         return made
     made |= {
@@ -310,7 +310,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("--cache", type=Path, required=True)
-    parser.add_argument("--recipe", choices=RECIPES, default="default")
+    parser.add_argument("--recipe", choices=RECIPES, default="resnet101v2")
     parser.add_argument("--only", nargs="*", help="Designs by name; all if not given.")
     parser.add_argument("--out", type=Path, default=Path("results"))
     given = parser.parse_args()

@@ -13,7 +13,7 @@ from typing import Any
 from coocnet.viz.plots import pyplot
 
 ROOT = Path(__file__).resolve().parent.parent
-NETWORKS = {"default": "ResNet-101 v2, block 3", "mobile": "MobileNetV2", "squeezenet": "SqueezeNet 1.1, 320 px"}
+NETWORKS = {"resnet101v2": "ResNet-101 v2, block 3", "mobile": "MobileNetV2", "squeezenet": "SqueezeNet 1.1, 320 px"}
 SETS = ("dvd_covers", "porto", "ukbench", "paris6k_subset", "paris6k_web", "paintings", "porto_test")
 TREATMENTS = ("pca 512", "raw")
 
@@ -91,7 +91,7 @@ def draw(found: Mapping[str, Mapping[str, Any]], target: Path) -> None:
     """Held-out mAP by epoch, on things that nothing was learned on, for each seed of the default design."""
     plt = pyplot()
     figure, axes = plt.subplots(1, 2, figsize=(8.4, 3.2), constrained_layout=True)
-    for axis, network in zip(axes, ("default", "mobile"), strict=True):
+    for axis, network in zip(axes, ("resnet101v2", "mobile"), strict=True):
         runs = found.get(network, {}).get("designs", {}).get("context", {}).get("runs", [])
         for run in runs:
             epochs = [record["epoch"] for record in run["history"]]

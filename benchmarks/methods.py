@@ -1,6 +1,6 @@
 """Every method on real photographs: one scale and three, raw and whitened elsewhere, with query expansion; ablations.
 
-    python benchmarks/methods.py DATA --cache FOLDER [--recipe default] [--out results]
+    python benchmarks/methods.py DATA --cache FOLDER [--recipe mini] [--out results]
 
 DATA holds ``images/``: sets that are only judged on, sets that parameters are chosen by, and pictures that whitenings
 are fitted on (see photosets.py). What is judged on a set was fitted without any picture of it. Each picture goes
@@ -252,7 +252,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("--cache", type=Path, required=True)
-    parser.add_argument("--recipe", default="default")
+    parser.add_argument("--recipe", default="mini")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--out", type=Path, default=Path("results"))
     given = parser.parse_args()

@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 
 import photosets
-from coocnet.evaluate import mean_with_interval
+from pages import difference, head, interval, row, written
 
-NETWORKS = {"default": "ResNet-101 v2", "mobile": "MobileNetV2"}
+NETWORKS = {"resnet101v2": "ResNet-101 v2", "mobile": "MobileNetV2"}
 SHORT = {"paris6k_subset": "Paris", "paris6k_web": "Paris, web", "dvd_covers": "DVD covers", "ukbench": "UKBench"}
 W, RAW = "pca 512", "raw"
 TREATMENTS = (RAW, W, "pca 1024", "pca 1400", "pairs 512", f"{W}, aqe", f"{W}, alpha-qe")
@@ -98,10 +98,10 @@ Found = Mapping[str, np.ndarray]
 def summary(found: Found) -> str:
     """The methods on the judged sets, raw and whitened."""
     heads = [f"{SHORT.get(name, name)} {treatment}" for name in TABLED for treatment in (RAW, W)]
-    lines = _head(["pooling", *heads])
+    lines = head(["pooling", *heads])
     for method in _methods(found):
         cells = [_mean(found, name, method, treatment) for name in TABLED for treatment in (RAW, W)]
-        lines.append(_row([f"`{method}`", *cells]))
+        lines.append(row([f"`{method}`", *cells]))
     return "\n".join(lines)
 
 
@@ -109,23 +109,23 @@ def whole(found: Found, name: str) -> str:
     """Every method and treatment on one set, with intervals."""
     kinds = [scales + treatment for scales in ("", "three scales, ") for treatment in TREATMENTS]
     shown = [kind for kind in kinds if any(key == f"{name}|{m}|{kind}" for m in _methods(found) for key in found)]
-    lines = _head(["pooling", *shown])
+    lines = head(["pooling", *shown])
     for method in _methods(found):
-        cells = [_interval(found.get(f"{name}|{method}|{kind}")) for kind in shown]
-        lines.append(_row([f"`{method}`", *cells]))
+        cells = [interval(found.get(f"{name}|{method}|{kind}")) for kind in shown]
+        lines.append(row([f"`{method}`", *cells]))
     return "\n".join(lines)
 
 
 def differences(found: Mapping[str, Found], listed: Sequence[tuple[str, ...]]) -> str:
     """Paired differences on every set and network."""
-    lines = _head(["", "network", *(SHORT.get(name, name) for name in photosets.SETS)])
+    lines = head(["", "network", *(SHORT.get(name, name) for name in photosets.SETS)])
     for label, one, other, *treatments in listed:
         for network, values in found.items():
             cells = [
-                _difference(values, f"{name}|{one}|{treatments[0]}", f"{name}|{other}|{treatments[-1]}")
+                difference(values, f"{name}|{one}|{treatments[0]}", f"{name}|{other}|{treatments[-1]}")
                 for name in photosets.SETS
             ]
-            lines.append(_row([label, NETWORKS[network], *cells]))
+            lines.append(row([label, NETWORKS[network], *cells]))
     return "\n".join(lines)
 
 
@@ -148,39 +148,6 @@ def _mean(found: Found, name: str, method: str, treatment: str) -> str:
     return "" if values is None else f"{100 * float(values.mean()):.1f}"
 
 
-def _interval(values: np.ndarray | None, sign: str = "") -> str:
-    if values is None:
-        return ""
-    mean = mean_with_interval(values.tolist())
-    return f"{100 * mean.mean:{sign}.1f} [{100 * mean.low:.1f}, {100 * mean.high:.1f}]"
-
-
-def _difference(found: Found, one: str, other: str) -> str:
-    if one not in found or other not in found:
-        return ""
-    return _interval(found[one].astype(np.float64) - found[other], "+")
-
-
-def _head(cells: Sequence[str]) -> list[str]:
-    return [_row(cells), "|" + "---|" * len(cells)]
-
-
-def _row(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cells) + " |"
-
-
-def _written(page: Path, tables: Mapping[str, str]) -> None:
-    """Puts each table between its marks."""
-    text = page.read_text()
-    for name, table in tables.items():
-        begin, end = f"<!-- {name}: written by benchmarks/methods_page.py -->", f"<!-- end of {name} -->"
-        before, found, rest = text.partition(begin)
-        if not found:
-            raise SystemExit(f"{page} has no place for {name}: {begin}")
-        text = f"{before}{begin}\n\n{table}\n\n{end}{rest.partition(end)[2]}"
-    page.write_text(text)
-
-
 def main() -> None:
     """Reads the results, writes the pages."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -191,13 +158,14 @@ def main() -> None:
     for network in NETWORKS:
         with np.load(given.results / f"methods-{network}.npz") as held:
             found[network] = {key: held[key] for key in held}
-    _written(
+    written(
         given.docs / "real-photographs.md",
         {
             **{f"{network} methods": summary(values) for network, values in found.items()},
             "the paper's claims": differences(found, PAPER),
             "beyond the paper": differences(found, BEYOND),
         },
+        by="methods_page.py",
     )
     chapters = ["# Every method on real photographs", _preface(given.results)]
     for network, values in found.items():
@@ -209,7 +177,7 @@ def main() -> None:
 
 
 def _preface(results: Path) -> str:
-    facts = json.loads((results / "methods-default.json").read_text())
+    facts = json.loads((results / "methods-resnet101v2.json").read_text())
     return (
         "mAP in percent with 95 % bootstrap intervals over the queries. How it was made, and what it says, is in "
         "[real-photographs.md](real-photographs.md). Made by `benchmarks/methods.py`, written by "

@@ -71,7 +71,7 @@ def main() -> None:
     """Indexes, searches, compares, writes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
-    parser.add_argument("--recipe", default="default")
+    parser.add_argument("--recipe", default="mini")
     parser.add_argument("--out", type=Path, default=Path("results/real-photographs.json"))
     given = parser.parse_args()
     describer = Describer(Recipe.load(given.recipe))

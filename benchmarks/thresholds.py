@@ -1,6 +1,6 @@
 """How often the threshold "auto" lets something pass that is not in a collection, and how often it hides what is.
 
-    python benchmarks/thresholds.py DATA --cache FOLDER [--recipe default] [--out results]
+    python benchmarks/thresholds.py DATA --cache FOLDER [--recipe mini] [--out results]
 
 Works on the rows that methods.py left in FOLDER. For each query its right pictures are taken out of the collection
 and the threshold is learned on the rest: what still passes is a false match of the hardest kind, like those of
@@ -86,7 +86,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("--cache", type=Path, required=True)
-    parser.add_argument("--recipe", default="default")
+    parser.add_argument("--recipe", default="mini")
     parser.add_argument("--out", type=Path, default=Path("results"))
     given = parser.parse_args()
     base = Recipe.load(given.recipe).replace(prior="none", scales=(1.0,), pooling=POOLING)

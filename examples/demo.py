@@ -3,8 +3,7 @@
     python examples/demo.py                     on pictures it renders itself, with known answers
     python examples/demo.py --photos ~/Pictures on your own
 
-Weights are taken from the folder COOCNET_WEIGHTS, else the cache, else ../shared/data/weights if it is there; else
-those that can be are downloaded.
+It needs no network and nothing but the package, whose default recipe has its weights with it.
 """
 
 from __future__ import annotations
@@ -17,43 +16,16 @@ import subprocess
 import sys
 from pathlib import Path
 
-from coocnet.backbones import BACKBONES, find_weights
 from coocnet.data import decode, read_bytes, walk
 from coocnet.data.scenes import View, make_scenes
 from coocnet.describe import Describer
 from coocnet.errors import CoocnetError, ImageError, InputError, printable
 from coocnet.evaluate import Truth, average_precision
 from coocnet.index import open_index
-from coocnet.recipe import PRESETS, Recipe
+from coocnet.recipe import Recipe
 
 CHECKOUT = Path(__file__).resolve().parents[1]
-WEIGHTS_BESIDE = CHECKOUT.parent / "shared" / "data" / "weights"
-VARIABLE = "COOCNET_WEIGHTS"
-IN_ORDER = ("default", "mobile", "resnet50")
 BEST = 5
-
-
-def choose_recipe() -> Recipe:
-    """The first recipe with weights in the first place that has any; else the last, whose weights are downloaded."""
-    if found := _with_weights():
-        return found
-    if WEIGHTS_BESIDE.is_dir() and not os.environ.get(VARIABLE):
-        os.environ[VARIABLE] = str(WEIGHTS_BESIDE)
-        if found := _with_weights():
-            return found
-        del os.environ[VARIABLE]
-    print("No weights are on this machine yet: trying to download those of ResNet-50 (98 MB).")
-    return PRESETS[IN_ORDER[-1]]
-
-
-def _with_weights() -> Recipe | None:
-    """The first recipe with weights in the folder COOCNET_WEIGHTS, else the first with weights in the cache."""
-    found = []
-    for name in IN_ORDER:
-        place = find_weights(next(iter(BACKBONES[PRESETS[name].backbone].weights.values())))
-        if place:
-            found.append((place.found_in == "cache", PRESETS[name]))
-    return min(found, key=lambda one: one[0])[1] if found else None
 
 
 def real(path: Path) -> Path:
@@ -167,7 +139,7 @@ def main() -> int:
     try:
         if given.photos:
             check_apart(output, real(given.photos))
-        recipe = choose_recipe()
+        recipe = Recipe()
         if given.photos:
             on_photographs(output, recipe, real(given.photos))
         else:

@@ -215,11 +215,15 @@ def test_a_box_searches_for_the_part(command, library: Path) -> None:
         (("index", "nowhere"), 1, "nowhere"),
         (("index", "photos", "--index", "photos"), 1, "--index"),
         (("index", "photos", "--recipe", "no-such"), 1, "paper-crow"),
-        (("index", "photos", "--recipe", "default"), 1, "another recipe"),
-        (("index", "photos", "--index", "new.cooc"), 1, "COOCNET_WEIGHTS"),
+        (("index", "photos", "--recipe", "mini"), 1, "another recipe"),
+        (("index", "photos", "--index", "new.cooc", "--recipe", "resnet101v2"), 1, "COOCNET_WEIGHTS"),
         (("index", "photos", "--weights", "none.pth", "--index", "new.cooc"), 1, "none.pth"),
         (("index", "photos", "--whitening", "none.safetensors"), 1, "none.safetensors"),
-        (("heatmap", "photos/instance000_view00.jpg", "-o", "h.png"), 1, "COOCNET_WEIGHTS"),
+        (
+            ("heatmap", "photos/instance000_view00.jpg", "-o", "h.png", "--recipe", "resnet101v2"),
+            1,
+            "COOCNET_WEIGHTS",
+        ),
         (("recipes", "no-such"), 1, "no-such"),
         (("shine",), 2, "shine"),
     ],
@@ -346,7 +350,7 @@ def test_an_interrupted_start_does_not_stand_in_the_way(run, photos: Path, recip
     (tmp_path / "photos.cooc").mkdir()
     (tmp_path / "photos.cooc" / "index.sqlite").touch()
     assert "there is no index" in run("info").stderr
-    assert "COOCNET_WEIGHTS" in run("index", photos).stderr
+    assert "COOCNET_WEIGHTS" in run("index", photos, "--recipe", "resnet101v2").stderr
     assert run("index", photos, "--recipe", recipe_file).returncode == 0
 
 
@@ -458,7 +462,7 @@ def test_names_with_control_characters_and_without_a_text_are_harmless(run, phot
 def test_output_that_cannot_be_written_is_said_in_words(library: Path) -> None:
     with open("/dev/full", "w") as full:
         done = subprocess.run(
-            [sys.executable, "-m", "coocnet", "recipes", "default"],
+            [sys.executable, "-m", "coocnet", "recipes", "mini"],
             stdout=full, stderr=subprocess.PIPE, text=True, cwd=library,
         )  # fmt: skip
     assert done.returncode == 1

@@ -1,4 +1,4 @@
-"""The demo never searches its own output."""
+"""The demo: needs nothing but the package, and never searches its own output."""
 
 from __future__ import annotations
 
@@ -9,13 +9,30 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 ROOT = Path(__file__).parents[1]
 
 
-def demo(photos: Path, output: Path) -> subprocess.CompletedProcess[str]:
+def demo(photos: Path, output: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, ROOT / "examples" / "demo.py", "--photos", photos, "--output", output]
-    return subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    known = {name: value for name, value in os.environ.items() if name != "COOCNET_WEIGHTS"}
+    environment = {**known, "OMP_NUM_THREADS": "1", **environment}
+    return subprocess.run(command, capture_output=True, text=True, env=environment)
+
+
+def test_it_runs_on_photographs_with_nothing_but_the_package(photos: Path, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    output = tmp_path / "found"
+    done = demo(photos, output, HOME=str(home), https_proxy="http://127.0.0.1:9")
+    assert done.returncode == 0, done.stderr
+    assert f"The index holds {len(list(photos.iterdir()))} pictures" in done.stdout
+    listed = done.stdout.partition("itself left out:")[2].split()
+    assert sum(word.endswith(".jpg") for word in listed) == 5
+    for name in ("found.png", "heatmap.png"):
+        with Image.open(output / name) as picture:
+            assert min(picture.size) > 100
 
 
 @pytest.mark.parametrize("output", ["photos", "photos/demo-output", "link/deep/er"])

@@ -168,7 +168,7 @@ def test_progress_is_told(recipe: Recipe, pictures: list[Path]) -> None:
 
 def test_missing_weights_say_which_file_and_where_to_put_it() -> None:
     with pytest.raises(WeightsMissingError, match=r"resnet101v2_block3\.safetensors.*COOCNET_WEIGHTS"):
-        Describer(Recipe())
+        Describer(Recipe.preset("resnet101v2"))
 
 
 @pytest.mark.parametrize(("change", "says"), [({"backbone": "vgg19"}, "vgg16"), ({"tap": "pool9"}, "features")])
@@ -225,7 +225,7 @@ def test_a_batch_of_no_pictures_is_refused(recipe: Recipe, batch_size: Any) -> N
 @pytest.mark.parametrize("device", ["foo", "", "meta", "cuda:99", torch.device("cuda", 99), 3.5], ids=repr)
 def test_a_device_that_is_not_here_is_refused_before_weights_are_looked_for(device: Any) -> None:
     with pytest.raises(InputError, match=rf"'{device}'.*there is cpu"):
-        Describer(Recipe(), device=device)  # whose weights are missing
+        Describer(Recipe.preset("resnet101v2"), device=device)  # whose weights are missing
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")

@@ -473,7 +473,7 @@ def test_a_recipe_that_differs_only_above_the_rows_is_used_and_stored_by_a_sync(
 
 
 def test_an_index_in_which_nothing_was_described_takes_any_recipe(place, photos, recipe, describer) -> None:
-    with open_index(place, Recipe()) as index, pytest.raises(WeightsMissingError):
+    with open_index(place, Recipe.preset("resnet101v2")) as index, pytest.raises(WeightsMissingError):
         index.sync(photos)
     assert counts(sync(place, photos, recipe, describer)) == {"added": 18}
 

@@ -651,7 +651,8 @@ def test_the_whitening_may_be_learned_elsewhere_than_in_the_paper(bench, tmp_pat
 
 def test_missing_weights_are_a_reason_and_are_looked_for_once(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr("coocnet.fetch.fetch", None)
-    bench = Bench(Rendered(tmp_path), Laboratory(tmp_path), tmp_path / "results", Change(Recipe(), 64))
+    change = Change(Recipe.preset("resnet101v2"), 64)
+    bench = Bench(Rendered(tmp_path), Laboratory(tmp_path), tmp_path / "results", change)
     first = bench.outcome(TABLES["table1"].rows[0], "oxford5k")
     assert "resnet101v2_block3.safetensors" in first.missing
     assert bench.outcome(TABLES["table1"].rows[1], "oxford5k").missing == first.missing

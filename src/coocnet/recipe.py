@@ -112,7 +112,8 @@ class Recipe:
         signed_root: take the signed square root of a bilinear row.
         centre: for centred co-occurrence, the mean of each channel over the cells of other pictures; empty for the
             mean of the picture itself.
-        whitening: "pca", a layer above the stored rows that an index learns or is given, or "none".
+        whitening: "pca", a layer above the stored rows that comes with the package, or that an index learns or is
+            given; or "none".
         dim: dimensions kept by the whitening, at most; 0 for as many as there are.
         shrinkage: of a whitening that an index learns on its own collection; see ``fit_pca``. A collection with
             many pictures of few things would lose by plain whitening, which is 0.
@@ -121,10 +122,10 @@ class Recipe:
         expansion_alpha: exponent of their similarities under "alpha-qe". The paper gives none; 3 is the usual one.
     """
 
-    name: str = "default"
-    backbone: str = "resnet101v2"
+    name: str = "mini"
+    backbone: str = "mini"
     weights: str = ""
-    tap: str = "block3"
+    tap: str = "head"
     size_px: int = 512
     scales: tuple[float, ...] = (1.0,)
     scale_power: float = 1.0
@@ -443,6 +444,7 @@ PRESETS: dict[str, Recipe] = {
     recipe.name: recipe
     for recipe in (
         Recipe(),
+        Recipe(name="resnet101v2", backbone="resnet101v2", tap="block3"),
         Recipe(name="mobile", backbone="mobilenetv2", tap="features"),
         Recipe(name="resnet50", backbone="resnet50", tap="layer3"),
         Recipe(name="chco-sct", pooling="chco-sct"),
@@ -452,5 +454,5 @@ PRESETS: dict[str, Recipe] = {
         *_paper(),
     )
 }
-"""Recipes by name: the default one, a quick one, one whose weights can be downloaded, those beyond the paper, and the
-rows of the paper's tables."""
+"""Recipes by name: the default one, those of other networks, those beyond the paper, and the rows of the paper's
+tables."""

@@ -8,6 +8,7 @@ import json
 import math
 import os
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from safetensors.numpy import load, save
 
 from coocnet.errors import WhiteningError, printable
 from coocnet.output import written_whole
+from coocnet.shipped import SHIPPED
 
 _KIND = "coocnet-whitening-1"
 _SHRINKAGE_OF_FEW_PAIRS = 0.1
@@ -148,6 +150,17 @@ class Whitening:
         except (OSError, ValueError, WhiteningError) as error:
             reason = getattr(error, "strerror", None) or error
             raise WhiteningError(f"{printable(path)}: {reason}") from error
+
+
+def shipped_whitening(row_fingerprint: str, weights_sha256: str) -> Whitening | None:
+    """The whitening that comes with the package for rows of this recipe and these weights, or None."""
+    wanted = {"row_fingerprint": row_fingerprint, "weights_sha256": weights_sha256}
+    return next((one for one in _shipped() if one.provenance.items() >= wanted.items()), None)
+
+
+@cache
+def _shipped() -> tuple[Whitening, ...]:
+    return tuple(Whitening.load(path) for path in sorted(SHIPPED.glob("*-whitening.safetensors")))
 
 
 def fit_pca(

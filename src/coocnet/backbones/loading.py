@@ -1,8 +1,8 @@
 """From a backbone's name to a module with the right weights, or an error that says what to do.
 
-Weights are looked for, in this order: the file the user names; the folder ``COOCNET_WEIGHTS``; the cache;
-the mirrors of the record. A file with a known name must have the checksum of its record; a file the user
-names may be anything that fits the network, tensor by tensor.
+Weights are looked for, in this order: the file the user names; the package itself; the folder
+``COOCNET_WEIGHTS``; the cache; the mirrors of the record. A file with a known name must have the checksum of its
+record; a file the user names may be anything that fits the network, tensor by tensor.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from coocnet.backbones.record import Backbone, StateDict, Tap, Trunk, Weights
 from coocnet.backbones.table import BACKBONES
 from coocnet.errors import FetchError, InputError, WeightsMismatchError, WeightsMissingError, printable
 from coocnet.fetch import Progress, fetch, sha256_of
+from coocnet.shipped import SHIPPED
 
 WEIGHTS_FOLDER_VARIABLE = "COOCNET_WEIGHTS"
 # What NumPy arrays are made of: some checkpoints keep a whitening beside the tensors. Old files use the old names.
@@ -51,7 +52,7 @@ class WeightsPlace:
 
     Attributes:
         path: the file.
-        found_in: "named by the user", "COOCNET_WEIGHTS" or "cache".
+        found_in: "named by the user", "COOCNET_WEIGHTS", "package" or "cache".
         sha256: digest of its bytes.
         verified: whether the digest is the one that the weights' record knows.
     """
@@ -106,9 +107,9 @@ def find_weights(weights: Weights) -> WeightsPlace | None:
     Raises:
         WeightsMismatchError: a file has the name but not the checksum.
     """
-    folders = [("cache", weights_cache())]
+    folders = [("package", SHIPPED), ("cache", weights_cache())]
     if folder := os.environ.get(WEIGHTS_FOLDER_VARIABLE):
-        folders.insert(0, (WEIGHTS_FOLDER_VARIABLE, Path(os.path.expanduser(folder))))
+        folders.insert(1, (WEIGHTS_FOLDER_VARIABLE, Path(os.path.expanduser(folder))))
     for found_in, place in folders:
         path = place / weights.file
         if path.is_file():

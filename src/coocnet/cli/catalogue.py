@@ -28,7 +28,7 @@ def weights() -> None:
         for weights_name, one in record.weights.items():
             out.print(f"  {weights_name:<15} {one.file}: {_where(one)}")
             out.print(f"  {'':<15} {plain(one.source)}. Licence: {plain(one.licence)}.", style="dim")
-    out.print(f"Looked in the folder COOCNET_WEIGHTS and in {plain(weights_cache())}.")
+    out.print(f"Looked in the package, in the folder COOCNET_WEIGHTS and in {plain(weights_cache())}.")
 
 
 @app.command()

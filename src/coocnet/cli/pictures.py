@@ -26,7 +26,7 @@ def heatmap(
     output: Annotated[Path, typer.Option("--output", "-o", help="The picture to write.", metavar="OUT.png")],
     recipe: Annotated[
         str, typer.Option("--recipe", help="A preset (see coocnet recipes) or a TOML file.", metavar="NAME|FILE")
-    ] = "default",
+    ] = "mini",
     learned_filter: Annotated[
         Path | None,
         typer.Option(

@@ -50,7 +50,7 @@ def train(
     output: Annotated[Path, typer.Option("--output", "-o", help="The filter to write.", metavar="FILE.safetensors")],
     recipe: Annotated[
         str, typer.Option("--recipe", help="The recipe to learn it for, a preset or a file.", metavar="NAME|FILE")
-    ] = "default",
+    ] = "mini",
     kind: Annotated[str, typer.Option("--filter", help="dense or factorised.")] = "factorised",
     rank: Annotated[int | None, typer.Option(help="Components of a factorised filter.")] = None,
     loss: Annotated[str | None, typer.Option(help="contrastive, triplet, softmax or ap.")] = None,

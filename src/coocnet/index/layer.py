@@ -1,4 +1,4 @@
-"""The whitening as a layer above the stored rows: when it is learned, on what, and which one counts."""
+"""The whitening as a layer above the stored rows: where it comes from, when, and which one counts."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ import numpy as np
 from coocnet.errors import WhiteningError, printable
 from coocnet.index.store import Store, StoredWhitening
 from coocnet.recipe import Recipe
-from coocnet.whitening import Whitening, fit_pairs, fit_pca
+from coocnet.whitening import Whitening, fit_pairs, fit_pca, shipped_whitening
 
 WHITEN_FROM_PICTURES = 1024
 """A collection of fewer described pictures is too small to learn a whitening on (see docs/design.md)."""
+_SHIPPED = "shipped"
 
 
 def in_force(store: Store, recipe: Recipe) -> StoredWhitening | None:
@@ -81,9 +82,32 @@ def _positions(paths: Sequence[str], pairs: Sequence[tuple[str, str]]) -> tuple[
     return positions[:, 0], positions[:, 1]
 
 
+def take_shipped(store: Store, recipe: Recipe) -> bool:
+    """Puts the one that comes with the package in force, where it fits the rows and nothing else is; for the writer.
+
+    It counts as one that the recipe wants, and stays however large the collection grows, and where a later package
+    has none for these rows. Of the recipe it takes the dimensions; its shrinkage is its own.
+
+    Returns:
+        Whether it is in force.
+    """
+    if recipe.whitening != "pca" or store.whitening_declined():
+        return False
+    stored = store.whitening()
+    if stored is not None and not (stored.learned_here and _SHIPPED in stored.whitening.provenance):
+        return False
+    shipped = shipped_whitening(recipe.row_fingerprint(), store.weights_sha256 or "")
+    if shipped is None:
+        return stored is not None
+    dim = min(recipe.dim or shipped.dim, shipped.dim)
+    if stored is None or stored.whitening.dim != dim:
+        store.put_whitening(shipped.first(dim), learned_here=True)
+    return True
+
+
 def learn_if_due(store: Store, recipe: Recipe) -> str:
     """Learns one where the recipe and the collection call for it; says what became of it, to the sole writer."""
-    if recipe.whitening != "pca" or store.whitening_declined():
+    if recipe.whitening != "pca" or store.whitening_declined() or take_shipped(store, recipe):
         return ""
     if not _is_due(store.whitening(), store.count_contents(), recipe):
         return ""

@@ -66,9 +66,10 @@ class LocalIndex:
 
         Unchanged files are told by size and time of modification, renamed and copied ones by content. Files
         that cannot be described are skipped and reported. It may be interrupted at any moment; the next call
-        goes on. Other folders in the same index are left alone. With enough pictures a PCA-whitening is
-        learned when the recipe asks for one, and again when the collection has doubled or the recipe asks for
-        another. The recipe that this index was opened with is stored.
+        goes on. Other folders in the same index are left alone. Where the recipe asks for a whitening, that
+        of the package is in force from the first picture on if it fits the rows; else a PCA-whitening is learned
+        with enough pictures, and again when the collection has doubled or the recipe asks for another. The
+        recipe that this index was opened with is stored.
 
         Args:
             folder: the photographs, with all folders below.

@@ -145,7 +145,8 @@ class Store:
         if bound is not None and bound != weights_sha256:
             raise RecipeMismatchError(
                 f"{printable(self.location)} was made with weights of SHA-256 {bound[:12]}…, "
-                f"not {weights_sha256[:12]}…. Give the weights it was made with, or make another index."
+                f"not {weights_sha256[:12]}…. Give the weights it was made with (those inside the "
+                "package: install the release of coocnet that made it), or make another index."
             )
 
     def adopt(self, recipe: Recipe) -> None:

@@ -22,6 +22,7 @@ from coocnet.data.images import Picture, content_digest, decode, read_bytes
 from coocnet.data.walk import FileStamp, FoundFile, Walk, real_folder, walk
 from coocnet.errors import ImageError, IndexBusyError, IndexStorageError, InputError, printable
 from coocnet.index.database import LOCK_NAME
+from coocnet.index.layer import take_shipped
 from coocnet.index.store import Described, Store
 from coocnet.recipe import Recipe
 
@@ -160,6 +161,7 @@ class _Run:
         """Stores every file of ``todo`` that can be described, the new content described."""
         source = describer()
         self.store.bind(self.recipe.replace(weights=source.recipe.weights), source.weights_sha256, source.dim)
+        take_shipped(self.store, self.recipe)
         size_px = self.recipe.size_px or None
         done = 0
         try:
