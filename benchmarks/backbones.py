@@ -27,12 +27,12 @@ import torch
 
 import coocnet
 import photosets
-from cooccurrence import processor
 from coocnet.backbones import BACKBONES, locate_weights
 from coocnet.data.scenes import make_scenes
 from coocnet.describe import Describer
 from coocnet.recipe import Recipe
 from coocnet.whitening import shipped_whitening
+from machine import processor
 from methods import DIM, Cache, Judge, Seen, checked_rows, interval, pictures_of, precisions
 from variants import Variant
 

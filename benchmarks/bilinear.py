@@ -29,10 +29,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cooccurrence import processor
 from coocnet import ops
 from coocnet.errors import WhiteningError
 from coocnet.whitening import fit_pca, unit_rows
+from machine import processor
 
 Timing = dict[str, float]
 

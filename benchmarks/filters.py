@@ -28,7 +28,6 @@ from torch import Tensor
 
 import coocnet
 import photosets
-from cooccurrence import processor
 from coocnet import ops
 from coocnet.data.pairs import pictures_by_instance
 from coocnet.data.views import make_views
@@ -39,6 +38,7 @@ from coocnet.poolings import POOLED_WITH, POOLINGS, map_mask
 from coocnet.recipe import Cooccurrence, Recipe
 from coocnet.train import Examples, Maps, Settings, Trained, Trainer, hold_out, of_instances
 from coocnet.whitening import fit_pca
+from machine import processor
 from methods import DIM, SCALES, Cache, Seen, interval, pictures_of, precisions
 from photosets import Set
 

@@ -29,13 +29,13 @@ import torch
 
 import coocnet
 import photosets
-from cooccurrence import processor
 from coocnet.data import Box
 from coocnet.describe import Describer
 from coocnet.evaluate import Truth, average_precision, mean_with_interval, rank
 from coocnet.ranking import EXPANSIONS
 from coocnet.recipe import Recipe
 from coocnet.whitening import Whitening, fit_pairs, fit_pca, unit_rows
+from machine import processor
 from photosets import Set
 from variants import Learned, Variant, learn, variants
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import resource
 import subprocess
 import sys
@@ -36,6 +35,7 @@ from coocnet.ranking import (
     neighbours,
 )
 from coocnet.whitening import unit_rows
+from machine import processor
 
 EXPANDED_BY, ALPHA = 10, 3.0
 LIST = 51
@@ -172,14 +172,6 @@ def in_own_process(name: str, folder: str, options: list[str]) -> dict[str, obje
         raise SystemExit(child.returncode)
     result: dict[str, object] = json.loads(last)
     return result
-
-
-def processor() -> str:
-    """The processor's name as the system gives it."""
-    for line in Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").is_file() else []:
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
 
 
 def main() -> None:

@@ -37,6 +37,18 @@ def own_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monke
     return home
 
 
+@pytest.fixture(scope="module", params=["compiled", "torch"])
+def each_way(request: pytest.FixtureRequest) -> Iterator[None]:
+    """The test runs twice: with the compiled loops, and with PyTorch alone."""
+    if request.param == "compiled":
+        pytest.importorskip("numba", reason="the compiled loops need: pip install 'coocnet[fast]'")
+        yield
+        return
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("coocnet.ops.quick.compiled_loops", lambda: None)
+        yield
+
+
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     """A web server whose files and manners a test decides."""

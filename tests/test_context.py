@@ -53,6 +53,7 @@ each_operator = pytest.mark.parametrize("operator", OPERATORS.values(), ids=OPER
 # ------------------------------------------------------------------------------------------- equations
 
 
+@pytest.mark.usefixtures("each_way")
 @given(a=reference.feature_maps(), radius=st.integers(0, 6), masked=st.booleans(), powers=POWERS)
 @quick
 def test_context_and_context_pooling_equal_plain_loops(a, radius, masked, powers) -> None:
@@ -199,6 +200,7 @@ def test_a_constant_channel_is_exactly_zero_when_centred_by_its_own_mean(dtype, 
 # -------------------------------------------------------------------------------- batches, types, edges
 
 
+@pytest.mark.usefixtures("each_way")
 @each_operator
 @each_full_precision
 def test_an_image_has_the_same_result_alone_and_beside_others(operator, dtype) -> None:
@@ -209,6 +211,7 @@ def test_an_image_has_the_same_result_alone_and_beside_others(operator, dtype) -
         assert_near(together[n : n + 1], operator(images[n : n + 1]).double().numpy(), of_max=TOLERANCES[dtype])
 
 
+@pytest.mark.usefixtures("each_way")
 @each_operator
 @each_half_precision
 def test_a_half_precision_map_is_computed_in_float32_and_returned_in_its_own_dtype(operator, dtype) -> None:
@@ -246,6 +249,7 @@ def test_result_and_gradient_are_finite_for_maps_with_little_in_them(operator, a
     assert gradient.isfinite().all()
 
 
+@pytest.mark.usefixtures("each_way")
 @each_operator
 @pytest.mark.parametrize("kind", ["all zero", "constant"])
 def test_where_nothing_is_active_the_result_is_zero(operator, kind) -> None:

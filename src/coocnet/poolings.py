@@ -18,8 +18,12 @@ from coocnet.recipe import Recipe
 
 def map_mask(a: Float[Tensor, "b d h w"], recipe: Recipe) -> Float[Tensor, "b d h w"]:
     """The recipe's activation mask of a map."""
+    return ops.activation_mask(a, _threshold(recipe))
+
+
+def _threshold(recipe: Recipe) -> ops.Threshold:
     c = recipe.cooccurrence
-    return ops.activation_mask(a, c.threshold if c.quantile is None else ops.Quantile(c.quantile))
+    return c.threshold if c.quantile is None else ops.Quantile(c.quantile)
 
 
 def map_cooccurrence(a: Float[Tensor, "b d h w"], recipe: Recipe) -> Float[Tensor, "b d h w"]:
@@ -31,7 +35,7 @@ def map_cooccurrence(a: Float[Tensor, "b d h w"], recipe: Recipe) -> Float[Tenso
 
 def direct_cooccurrence(a: Float[Tensor, "b d h w"], recipe: Recipe) -> Float[Tensor, "b d h w"]:
     """The direct co-occurrence tensor of a map, whether or not the recipe has a learned filter."""
-    return ops.direct_cooccurrence(a, radius_cells=recipe.cooccurrence.radius_cells, mask=map_mask(a, recipe))
+    return ops.direct_cooccurrence(a, radius_cells=recipe.cooccurrence.radius_cells, threshold=_threshold(recipe))
 
 
 def learned_cooccurrence(
@@ -107,11 +111,19 @@ def _filter(path: str, digest: str, device: torch.device) -> tuple[CooccurrenceF
     return learned.to(device).eval().requires_grad_(False), provenance
 
 
+def map_cooccurrence_sums(a: Float[Tensor, "b d h w"], recipe: Recipe) -> ops.CooccurrenceSums:
+    """The sums of the recipe's co-occurrence tensor; of the direct one without the tensor."""
+    if recipe.cooccurrence.filter:
+        return ops.cooccurrence_sums(map_cooccurrence(a, recipe))
+    radius_cells = recipe.cooccurrence.radius_cells
+    return ops.direct_cooccurrence_sums(a, radius_cells=radius_cells, threshold=_threshold(recipe))
+
+
 def map_context(a: Float[Tensor, "b d h w"], recipe: Recipe) -> Float[Tensor, "b h w"]:
     """The recipe's co-occurrence context of a map: direct, or of the tensor of its learned filter."""
     if recipe.cooccurrence.filter:
         return ops.tensor_context(map_cooccurrence(a, recipe), map_mask(a, recipe))
-    return ops.context(a, radius_cells=recipe.cooccurrence.radius_cells, mask=map_mask(a, recipe))
+    return ops.context(a, radius_cells=recipe.cooccurrence.radius_cells, threshold=_threshold(recipe))
 
 
 def _power_pooled(a: Tensor, weights: Tensor, recipe: Recipe) -> Tensor:
@@ -146,12 +158,38 @@ def _centred(a: Tensor, ct: Tensor, recipe: Recipe) -> Tensor:
     return _bilinear(left, right, recipe, weights)
 
 
+def _channel_weights(sums: ops.CooccurrenceSums, recipe: Recipe) -> Tensor:
+    return ops.channel_weights(sums.channels, epsilon=recipe.cooccurrence.epsilon)
+
+
+def _under_cell_weights(a: Tensor, sums: ops.CooccurrenceSums) -> Tensor:
+    return ops.weighted_sum(a, ops.cell_weights(sums.cells))
+
+
+POOLED_WITH_SUMS: dict[str, Callable[[Tensor, ops.CooccurrenceSums, Recipe], Tensor]] = {
+    "sct": lambda a, sums, _: _under_cell_weights(a, sums),
+    "chco": lambda a, sums, recipe: _channel_weights(sums, recipe) * a.sum(dim=(2, 3)),
+    "chco-sct": lambda a, sums, recipe: _channel_weights(sums, recipe) * _under_cell_weights(a, sums),
+    "sct-gem": lambda a, sums, recipe: _power_pooled(a, sums.cells, recipe),
+}
+"""The poolings that read nothing of the co-occurrence tensor but its sums, from a map and those."""
+
+
+def _through_sums(
+    pooled: Callable[[Tensor, ops.CooccurrenceSums, Recipe], Tensor],
+) -> Callable[[Tensor, Tensor, Recipe], Tensor]:
+    return lambda a, ct, recipe: pooled(a, ops.cooccurrence_sums(ct), recipe)
+
+
+def _with_sums(
+    pooled: Callable[[Tensor, ops.CooccurrenceSums, Recipe], Tensor],
+) -> Callable[[Tensor, Recipe], Tensor]:
+    return lambda a, recipe: pooled(a, map_cooccurrence_sums(a, recipe), recipe)
+
+
 POOLED_WITH: dict[str, Callable[[Tensor, Tensor, Recipe], Tensor]] = {
-    "sct": lambda a, ct, _: ops.sct(a, ct),
-    "chco": lambda a, ct, recipe: ops.chco(a, ct, epsilon=recipe.cooccurrence.epsilon),
-    "chco-sct": lambda a, ct, recipe: ops.chco_sct(a, ct, epsilon=recipe.cooccurrence.epsilon),
+    **{name: _through_sums(pooled) for name, pooled in POOLED_WITH_SUMS.items()},
     "context": lambda a, ct, recipe: _power_pooled(a, ops.tensor_context(ct, map_mask(a, recipe)), recipe),
-    "sct-gem": lambda a, ct, recipe: _power_pooled(a, ct.sum(1), recipe),
     "bp-act": _bilinear,
     "bp-at": lambda a, ct, r: _bilinear(a, None, r, ops.tensor_context(ct, map_mask(a, r))),
     "centred": _centred,
@@ -179,6 +217,7 @@ POOLINGS: dict[str, Callable[[Tensor, Recipe], Tensor]] = {
     "shih-chco-sct": lambda a, recipe: POOLED_WITH["chco-sct"](a, _shih(a, recipe), recipe),
     "shih-bp": lambda a, recipe: _bilinear(a, _shih(a, recipe), recipe),
     **{name: _with_cooccurrence(pooled) for name, pooled in POOLED_WITH.items()},
+    **{name: _with_sums(pooled) for name, pooled in POOLED_WITH_SUMS.items()},
     "context": lambda a, recipe: _power_pooled(a, map_context(a, recipe), recipe),
     "bp-at": lambda a, recipe: _bilinear(a, None, recipe, map_context(a, recipe)),
 }

@@ -9,19 +9,20 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from coocnet.ops.checks import need_like, need_map, need_positive, need_tensor
-from coocnet.ops.cooccurrence import activation_mask, window_sum
+from coocnet.ops import quick
+from coocnet.ops.checks import need_like, need_map, need_positive, need_tensor, need_whole
+from coocnet.ops.cooccurrence import Threshold, _thresholds, activation_mask, window_sum
 from coocnet.ops.pooling import _power
-from coocnet.ops.precision import in_float32
+from coocnet.ops.precision import in_float32, in_full
 
 _ROUNDINGS = 32
 
 
-@in_float32
 def context(
     a: Float[Tensor, "n d h w"],
     *,
     radius_cells: int,
+    threshold: Threshold = "mean",
     mask: Float[Tensor, "n d h w"] | Bool[Tensor, "n d h w"] | None = None,
 ) -> Float[Tensor, "n h w"]:
     r"""The co-occurrence context of a cell: all that is active in the window around it, no channel left out.
@@ -37,21 +38,33 @@ def context(
     Args:
         a: feature map, any float dtype.
         radius_cells: r in cells, ≥ 0, may exceed the map.
-        mask: ρ; None for the paper's threshold, the image's mean.
+        threshold: of ρ, as for :func:`activation_mask`; the paper's is the image's mean.
+        mask: a ρ of another origin, which then counts instead.
 
     Returns:
         T in the dtype of ``a``; ≥ 0 where ``a`` is, 0 where nothing is active near.
 
     Raises:
-        InputError: no map, ``radius_cells`` is no whole number ≥ 0, or a mask of another shape or device.
+        InputError: no map, ``radius_cells`` is no whole number ≥ 0, an unknown threshold, or a mask of another shape
+            or device.
 
     Example:
         >>> context(torch.tensor([[[[4.0, 0.0, 0.0]], [[0.0, 2.0, 0.0]]]]), radius_cells=1)
         tensor([[[6., 6., 2.]]])
     """
     need_map(a)
+    need_whole("radius_cells", radius_cells, 0)
+    if mask is None and quick.takes(a, radius_cells):
+        t = quick.context(a, radius_cells, _thresholds(a, threshold))
+        if t is not None:
+            return t.to(a.dtype)
+    return _context(a, mask, threshold, radius_cells)
+
+
+@in_float32
+def _context(a: Tensor, mask: Tensor | None, threshold: Threshold, radius_cells: int) -> Tensor:
     if mask is None:
-        mask = activation_mask(a)
+        mask = activation_mask(a, threshold)
     need_like("mask", mask, a, same_dtype=False)
     return window_sum((a * mask.to(a.dtype)).sum(1, keepdim=True), radius_cells)[:, 0]
 
@@ -182,9 +195,9 @@ def centred_cooccurrence_pair(
             and device.
     """
     need_map(a)
-    wide = _wide(a)
+    wide = in_full(a)
     if mean is not None:
-        mean = _wide(mean)
+        mean = in_full(mean)
         need_tensor("mean", mean, (a.shape[1],), wide)
     centred = _centred(wide, mean)
     around = window_sum(centred, radius_cells)
@@ -199,7 +212,3 @@ def _centred(a: Tensor, mean: Tensor | None) -> Tensor:
     # Counted from the first cell, the mean of a constant channel has no rounding.
     from_first = a - a[:, :, :1, :1].detach()
     return from_first - from_first.mean(dim=(2, 3), keepdim=True)
-
-
-def _wide(x: Tensor) -> Tensor:
-    return x.float() if getattr(x, "dtype", None) in {torch.float16, torch.bfloat16} else x

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float
@@ -16,8 +16,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from coocnet.errors import InputError
+from coocnet.ops import quick
 from coocnet.ops.checks import is_number, need_filter, need_like, need_map, need_tensor, need_whole, told
-from coocnet.ops.precision import in_float32
+from coocnet.ops.precision import in_float32, in_full
 
 
 @dataclass(frozen=True)
@@ -116,11 +117,11 @@ def _band(n: int, radius_cells: int, like: Tensor) -> Tensor:
     return ((i[:, None] - i[None, :]).abs() <= min(radius_cells, n)).to(like.dtype)
 
 
-@in_float32
 def direct_cooccurrence(
     a: Float[Tensor, "b d h w"],
     *,
     radius_cells: int,
+    threshold: Threshold = "mean",
     mask: Float[Tensor, "b d h w"] | Bool[Tensor, "b d h w"] | None = None,
     window_mean: bool = False,
 ) -> Float[Tensor, "b d h w"]:
@@ -136,16 +137,19 @@ def direct_cooccurrence(
     Args:
         a: feature map, any float dtype, d ≥ 2.
         radius_cells: r in cells of the map, ≥ 0, may exceed the map. The paper uses 4.
-        mask: ρ, as made by :func:`activation_mask`; None for the paper's threshold, the image's mean.
+        threshold: of ρ, as for :func:`activation_mask`; the paper's is the image's mean.
+        mask: a ρ of another origin, which then counts instead.
         window_mean: divide by (2r+1)² as the authors' code does; a constant that an L2 norm removes.
 
     Returns:
         CT, same shape, dtype and device as ``a``; ≥ 0 where ``a`` is; exactly 0 where ρ is.
 
     Raises:
-        InputError: no map, d < 2, ``radius_cells`` is no whole number ≥ 0, or a mask of another shape or device.
+        InputError: no map, d < 2, ``radius_cells`` is no whole number ≥ 0, an unknown threshold, or a mask of another
+            shape or device.
 
-    Cost: two banded products, linear in d; the dense filter needs d·(2r+1)² times the channels.
+    Cost: linear in d; the dense filter needs d·(2r+1)² times the channels. With numba, on a processor and where no
+    gradient is asked, three times what a copy of the map takes; else two banded products.
 
     Example:
         >>> a = torch.ones(1, 2, 3, 3)
@@ -155,14 +159,83 @@ def direct_cooccurrence(
                 [4., 6., 4.]])
     """
     need_whole("radius_cells", radius_cells, 0)
-    rho = _active(a, mask)
+    _need_channels(a)
+    scale = _scale(a, radius_cells, window_mean)
+    if mask is None and quick.takes(a, radius_cells):
+        ct = quick.cooccurrence(a, radius_cells, _thresholds(a, threshold), scale)
+        if ct is not None:
+            return ct
+    return _direct_cooccurrence(a, mask, threshold, radius_cells, scale)
+
+
+class CooccurrenceSums(NamedTuple):
+    """The sums of a co-occurrence tensor, all that linear poolings read of it.
+
+    Attributes:
+        cells: S, the sum over the channels at every cell (eq. 9).
+        channels: V, the sum over the cells of every channel (eq. 4).
+    """
+
+    cells: Float[Tensor, "b h w"]
+    channels: Float[Tensor, "b d"]
+
+
+def cooccurrence_sums(ct: Float[Tensor, "b d h w"]) -> CooccurrenceSums:
+    """The sums of a given co-occurrence tensor, in its dtype.
+
+    Raises:
+        InputError: no map.
+    """
+    need_map(ct)
+    wide = in_full(ct)
+    return CooccurrenceSums(wide.sum(1).to(ct.dtype), wide.sum(dim=(2, 3)).to(ct.dtype))
+
+
+def direct_cooccurrence_sums(
+    a: Float[Tensor, "b d h w"], *, radius_cells: int, threshold: Threshold = "mean"
+) -> CooccurrenceSums:
+    """The sums of :func:`direct_cooccurrence`; with numba without ever writing the tensor.
+
+    Args:
+        a: feature map, any float dtype, d ≥ 2.
+        radius_cells: r in cells, ≥ 0.
+        threshold: of ρ.
+
+    Raises:
+        InputError: as for :func:`direct_cooccurrence`.
+    """
+    need_whole("radius_cells", radius_cells, 0)
+    _need_channels(a)
+    if quick.takes(a, radius_cells):
+        scale = _scale(a, radius_cells, window_mean=False)
+        sums = quick.cooccurrence_sums(a, radius_cells, _thresholds(a, threshold), scale)
+        if sums is not None:
+            return CooccurrenceSums(*(part.to(a.dtype) for part in sums))
+    ct = direct_cooccurrence(in_full(a), radius_cells=radius_cells, threshold=threshold)
+    return CooccurrenceSums(*(part.to(a.dtype) for part in cooccurrence_sums(ct)))
+
+
+@in_float32
+def _direct_cooccurrence(
+    a: Tensor, mask: Tensor | None, threshold: Threshold, radius_cells: int, scale: float
+) -> Tensor:
+    rho = _active(a, mask, threshold)
     x = a * rho
     # Subtracting before the window sum, not after, leaves exactly 0 where no other channel fires.
     others = x.sum(1, keepdim=True) - x
-    scale = 1 / (a.shape[1] - 1)
-    if window_mean:
-        scale /= (2 * radius_cells + 1) ** 2
     return _banded(others, radius_cells, scale) * rho
+
+
+def _scale(a: Tensor, radius_cells: int, window_mean: bool) -> float:
+    scale = 1 / (a.shape[1] - 1)
+    return scale / (2 * radius_cells + 1) ** 2 if window_mean else scale
+
+
+def _thresholds(a: Tensor, threshold: Threshold) -> Tensor | None:
+    """The threshold of each image, in float32; None for the mean, which the compiled loops find themselves."""
+    if isinstance(threshold, str) and threshold == "mean":
+        return None
+    return _per_image_threshold(in_full(a.detach()), threshold).flatten()
 
 
 @in_float32
@@ -280,12 +353,17 @@ def direct_filter(
     return off_diagonal[:, :, None, None].expand(channels, channels, s, s).contiguous()
 
 
-def _active(a: Tensor, mask: Tensor | None) -> Tensor:
-    """ρ in the dtype of the map, which co-occurs only with two channels or more."""
+def _need_channels(a: Tensor) -> None:
+    """Two channels or more, without which nothing co-occurs."""
     need_map(a)
     if a.shape[1] < 2:
         raise InputError(f"co-occurrence needs at least 2 channels, got a map of shape {tuple(a.shape)}")
+
+
+def _active(a: Tensor, mask: Tensor | None, threshold: Threshold = "mean") -> Tensor:
+    """ρ in the dtype of the map, which co-occurs only with two channels or more."""
+    _need_channels(a)
     if mask is None:
-        return activation_mask(a)
+        return activation_mask(a, threshold)
     need_like("mask", mask, a, same_dtype=False)
     return mask.to(a.dtype)

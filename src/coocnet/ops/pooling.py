@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from coocnet.ops.checks import need_like, need_map, need_positive, need_rows, need_whole
+from coocnet.ops.checks import need_like, need_map, need_positive, need_rows, need_tensor, need_whole
 from coocnet.ops.precision import in_float32
 from coocnet.ops.priors import centre_prior
 
@@ -145,38 +145,71 @@ def crow(a: Float[Tensor, "b d h w"], *, a_norm: float = 2.0, b_root: float = 2.
 
 
 @in_float32
-def sct_weights(ct: Float[Tensor, "b d h w"], *, a_norm: float = 2.0, b_root: float = 2.0) -> Float[Tensor, "b h w"]:
-    r"""Spatial co-occurrence weights (eqs. 9, 10): α = (S / (Σ S^a)^(1/a))^(1/b), S = Σ_k CT_k, a = b = 2.
+def cell_weights(s: Float[Tensor, "b h w"], *, a_norm: float = 2.0, b_root: float = 2.0) -> Float[Tensor, "b h w"]:
+    r"""Weights of the cells from their sums (eqs. 9, 10): α = (S / (Σ S^a)^(1/a))^(1/b), a = b = 2.
 
-    Under a learned filter S may be negative; it counts as 0.
+    A negative S, as under a learned filter, counts as 0.
 
     Raises:
-        InputError: no map, or ``a_norm`` or ``b_root`` is no finite number above 0.
+        InputError: ``a_norm`` or ``b_root`` is no finite number above 0.
     """
-    need_map(ct)
-    return _power_normalised(ct.sum(1), a_norm, b_root)
+    return _power_normalised(s, a_norm, b_root)
 
 
 @in_float32
-def chco_weights(ct: Float[Tensor, "b d h w"], *, epsilon: float) -> Float[Tensor, "b d"]:
-    r"""Channel co-occurrence weights (eqs. 4, 11): β_k = log(ΣV / (ε·ΣV + V_k)), V_k = Σ_ij CT_k.
+def channel_weights(v: Float[Tensor, "b d"], *, epsilon: float) -> Float[Tensor, "b d"]:
+    r"""Weights of the channels from their sums (eqs. 4, 11): β_k = log(ΣV / (ε·ΣV + V_k)).
 
     The paper prints an ε without a value. Here it is relative to ΣV, so that scaling the map changes
     nothing; a channel that never co-occurs has weight log(1/ε). Where nothing co-occurs, all weights are 0.
 
     Args:
-        ct: co-occurrence tensor. Under a learned filter a V_k may be negative; it counts as 0.
+        v: V_k = Σ_ij CT_k. Under a learned filter a V_k may be negative; it counts as 0.
         epsilon: ε > 0, relative.
+
+    Raises:
+        InputError: no rows, or ε is no finite number above 0.
+    """
+    need_rows(v)
+    need_positive("epsilon", epsilon)
+    v = v.clamp(min=0)
+    total = v.sum(1, keepdim=True)
+    share = v / torch.where(total > 0, total, 1)
+    return torch.where(total > 0, -torch.log(epsilon + share), 0)
+
+
+@in_float32
+def weighted_sum(a: Float[Tensor, "b d h w"], alpha: Float[Tensor, "b h w"]) -> Float[Tensor, "b d"]:
+    """Sum over the cells under weights: f_k = Σ_ij α_ij A_k(i, j).
+
+    Raises:
+        InputError: no map, or weights of another shape, dtype or device.
+    """
+    need_map(a)
+    need_tensor("alpha", alpha, (a.shape[0], *a.shape[2:]), a)
+    return _weighted_sum(a, alpha)
+
+
+@in_float32
+def sct_weights(ct: Float[Tensor, "b d h w"], *, a_norm: float = 2.0, b_root: float = 2.0) -> Float[Tensor, "b h w"]:
+    r"""Spatial co-occurrence weights: :func:`cell_weights` of S = Σ_k CT_k.
+
+    Raises:
+        InputError: no map, or ``a_norm`` or ``b_root`` is no finite number above 0.
+    """
+    need_map(ct)
+    return cell_weights(ct.sum(1), a_norm=a_norm, b_root=b_root)
+
+
+@in_float32
+def chco_weights(ct: Float[Tensor, "b d h w"], *, epsilon: float) -> Float[Tensor, "b d"]:
+    r"""Channel co-occurrence weights: :func:`channel_weights` of V_k = Σ_ij CT_k.
 
     Raises:
         InputError: no map, or ε is no finite number above 0.
     """
     need_map(ct)
-    need_positive("epsilon", epsilon)
-    v = ct.sum(dim=(2, 3)).clamp(min=0)
-    total = v.sum(1, keepdim=True)
-    share = v / torch.where(total > 0, total, 1)
-    return torch.where(total > 0, -torch.log(epsilon + share), 0)
+    return channel_weights(ct.sum(dim=(2, 3)), epsilon=epsilon)
 
 
 @in_float32
@@ -200,7 +233,7 @@ def chco_sct(a: Float[Tensor, "b d h w"], ct: Float[Tensor, "b d h w"], *, epsil
     Args:
         a: feature map, after any prior.
         ct: its co-occurrence tensor, :func:`direct_cooccurrence` or one with a filter.
-        epsilon: see :func:`chco_weights`.
+        epsilon: see :func:`channel_weights`.
 
     Raises:
         InputError: no map, a ``ct`` of another shape, dtype or device, or ε is no finite number above 0.

@@ -31,5 +31,10 @@ def in_float32(operator: Callable[P, Tensor]) -> Callable[P, Tensor]:
     return wrapper
 
 
+def in_full(x: Tensor) -> Tensor:
+    """A half-precision tensor in float32; anything else as it is."""
+    return x.float() if getattr(x, "dtype", None) in _HALF else x
+
+
 def _widened(value: object) -> object:
-    return value.float() if isinstance(value, Tensor) and value.dtype in _HALF else value
+    return in_full(value) if isinstance(value, Tensor) else value

@@ -1,0 +1,130 @@
+"""When a map goes to the compiled loops of :mod:`coocnet.loops`, and how; all others stay with PyTorch.
+
+The loops compute what the functions of :mod:`coocnet.ops` define, to float32 rounding, some ten times as fast on a
+processor. They are there where numba is (``pip install 'coocnet[fast]'``), and take a map of float32 or bfloat16 in
+the processor's memory from which no gradient is asked, to which no other transform or mode of PyTorch applies, and
+whose entries are finite.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+from torch.utils._python_dispatch import _get_current_dispatch_mode
+
+_KINDS = (torch.float32, torch.bfloat16)
+_LARGEST_RADIUS = 15  # measured: from about 16 on, the banded products of PyTorch are as quick
+
+
+@cache
+def compiled_loops() -> Any:
+    """The loops, or None where numba is missing, told not to compile, or of no use for another reason."""
+    try:
+        import numba  # noqa: PLC0415 - an extra
+
+        from coocnet import loops  # noqa: PLC0415 - needs the extra
+    except Exception:  # noqa: BLE001 - whatever ails an extra, there is the other way
+        return None
+    return None if numba.config.DISABLE_JIT else loops
+
+
+def takes(a: Tensor, radius_cells: int) -> bool:
+    """Whether a map is one for the compiled loops."""
+    return (
+        type(a) is Tensor
+        and a.device.type == "cpu"
+        and a.dtype in _KINDS
+        and a.layout == torch.strided
+        and a.numel() > 0
+        and radius_cells <= _LARGEST_RADIUS
+        and not (a.requires_grad and torch.is_grad_enabled())
+        and not torch.compiler.is_compiling()
+        and not torch._C._is_tracing()
+        and not torch._C._functorch.is_functorch_wrapped_tensor(a)
+        and torch._C._functorch.peek_interpreter_stack() is None
+        and forward_ad._current_level < 0
+        and _get_current_dispatch_mode() is None
+        and torch._C._len_torch_function_stack() == 0
+        and compiled_loops() is not None
+    )
+
+
+def cooccurrence(a: Tensor, radius_cells: int, thresholds: Tensor | None, scale: float) -> Tensor | None:
+    """The direct co-occurrence tensor, in the dtype of the map; None where the loops cannot.
+
+    Args:
+        a: a map that :func:`takes` accepts.
+        radius_cells: r.
+        thresholds: t of each image; None for the mean.
+        scale: what the window sums are multiplied by.
+    """
+    out = torch.empty(a.shape, dtype=a.dtype)
+    target = _channels_of(out)
+
+    def one(loops: Any, image: int, x: np.ndarray, t: np.float32) -> None:
+        loops.cooccurrence(x, a.shape[3], radius_cells, t, np.float32(scale), target[image])
+
+    return out if _for_each_image(a, thresholds, one) else None
+
+
+def cooccurrence_sums(
+    a: Tensor, radius_cells: int, thresholds: Tensor | None, scale: float
+) -> tuple[Tensor, Tensor] | None:
+    """The sums of :func:`cooccurrence` over the channels, (b, h, w), and over the cells, (b, d), float32."""
+    b, d, h, w = a.shape
+    cells, channels = torch.zeros(b, h, w), torch.zeros(b, d)
+    of_cells, of_channels = cells.view(b, h * w).numpy(), channels.numpy()
+
+    def one(loops: Any, image: int, x: np.ndarray, t: np.float32) -> None:
+        loops.sums(x, w, radius_cells, t, np.float32(scale), of_cells[image], of_channels[image])
+
+    return (cells, channels) if _for_each_image(a, thresholds, one) else None
+
+
+def context(a: Tensor, radius_cells: int, thresholds: Tensor | None) -> Tensor | None:
+    """The co-occurrence context, (b, h, w), float32."""
+    b, _, h, w = a.shape
+    out = torch.empty(b, h, w)
+    target = out.view(b, h * w).numpy()
+
+    def one(loops: Any, image: int, x: np.ndarray, t: np.float32) -> None:
+        loops.context(x, w, radius_cells, t, target[image])
+
+    return out if _for_each_image(a, thresholds, one) else None
+
+
+def _for_each_image(
+    a: Tensor, thresholds: Tensor | None, run: Callable[[Any, int, np.ndarray, np.float32], None]
+) -> bool:
+    """Calls ``run`` with the loops, an image's number, its channels (d, cells) and its t; False where it fails."""
+    loops = compiled_loops()
+    try:
+        for image, x in enumerate(_channels_of(a)):
+            total = loops.total(x)
+            if not math.isfinite(total):
+                return False
+            t = _at_most(total / x.size) if thresholds is None else np.float32(thresholds[image].item())
+            run(loops, image, x, t)
+    except Exception:  # noqa: BLE001 - such as a compiler that fails here: PyTorch computes the same
+        return False
+    return True
+
+
+def _at_most(mean: float) -> np.float32:
+    """The float32 for which a > t decides as a > mean would."""
+    t = np.float32(mean)
+    return np.nextafter(t, np.float32(-np.inf)) if t > mean else t
+
+
+def _channels_of(a: Tensor) -> np.ndarray:
+    """A map as an array (b, d, cells), float32 or the bits of bfloat16; shares its memory where that is in order."""
+    flat = a.detach().resolve_neg().contiguous().flatten(2)
+    array: np.ndarray = (flat.view(torch.uint16) if flat.dtype == torch.bfloat16 else flat).numpy()
+    return array
