@@ -56,8 +56,8 @@ def quality(images: Path, cache_folder: Path) -> dict[str, list[float]]:
     found: dict[str, list[float]] = {}
     for name, recipe in RECIPES.items():
         cache = Cache(cache_folder / name)
-        cache.add_maps(Describer(recipe.replace(scales=(1.0, 2**-0.5, 0.5))), pictures)
-        describer = Describer(recipe)
+        cache.add_maps(Describer(recipe.replace(scales=(1.0, 2**-0.5, 0.5)), engine="float32"), pictures)
+        describer = Describer(recipe, engine="float32")
         listed = [Variant(pooling, "backbones", recipe.replace(pooling=pooling)) for pooling in POOLINGS]
         checked_rows(describer, cache, pictures, listed[0])
         judge = Judge(images, sets, pictures)
@@ -87,7 +87,7 @@ def speed() -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         views = make_scenes(folder, instances=PICTURES, views=1, size_px=PICTURE_PX)
         paths = [Path(folder) / one.path for one in views if one.role == "database"]
-        describers = {name: Describer(recipe) for name, recipe in RECIPES.items()}
+        describers = {name: Describer(recipe, engine="float32") for name, recipe in RECIPES.items()}
         trunks = {name: (one._loaded.trunk, one.recipe.tap) for name, one in describers.items()}
         for name, recipe in UNTRAINED.items():
             trunk = BACKBONES[recipe.backbone].build().eval()

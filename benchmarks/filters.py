@@ -129,7 +129,7 @@ class Bench:
     def __post_init__(self) -> None:
         """Opens the network; computes the maps of the sets."""
         self.base = RECIPES[self.network].replace(prior="none")
-        self.describer = Describer(self.base.replace(scales=SCALES))
+        self.describer = Describer(self.base.replace(scales=SCALES), engine="float32")
         self.sets = [load(self.images) for load in photosets.SETS.values()]
         self.final_sets = [photosets.porto_test(self.images)]
         self.pictures = list(dict.fromkeys([*pictures_of(self.images, [*self.sets, *self.final_sets])]))
@@ -197,7 +197,7 @@ def trained(bench: Bench, name: str, design: Design, seed: int, without: str) ->
     examples = bench.examples(design, without)
     learning, held = hold_out(examples, settings.held_out, seed, at_least=4)
     choosing, judging = hold_out(held, 0.5, seed)
-    describer = Describer(bench.recipe(design))
+    describer = Describer(bench.recipe(design), engine="float32")
     folder = bench.cache / "trainings" / f"{bench.network} {name} {seed} {without}".strip().replace(" ", "_")
     folder.mkdir(parents=True, exist_ok=True)
     maps = Maps(describer, bench.cache / "maps", budget_bytes=100 * 10**9)

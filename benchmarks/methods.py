@@ -258,7 +258,7 @@ def main() -> None:
     given = parser.parse_args()
     images = (given.data / "images").resolve()
     base = Recipe.load(given.recipe).replace(prior="none")
-    describer = Describer(base.replace(scales=SCALES))
+    describer = Describer(base.replace(scales=SCALES), engine="float32")
     cache = Cache(given.cache / given.recipe)
     sets = [load(images) for load in photosets.SETS.values()]
     pictures = pictures_of(images, sets)
@@ -267,7 +267,7 @@ def main() -> None:
     learned: Learned = learn(cache.maps(one)[0][0] for one in learning)
     listed = variants(base, learned)
     own = next(one for one in listed if one.recipe == base.replace(scales=(1.0,)))
-    lowest = checked_rows(Describer(own.recipe), cache, pictures, own)
+    lowest = checked_rows(Describer(own.recipe, engine="float32"), cache, pictures, own)
     cache.add_rows(listed, pictures, given.workers)
 
     judge = Judge(images, sets, pictures)

@@ -74,7 +74,7 @@ def main() -> None:
     parser.add_argument("--recipe", default="mini")
     parser.add_argument("--out", type=Path, default=Path("results/real-photographs.json"))
     given = parser.parse_args()
-    describer = Describer(Recipe.load(given.recipe))
+    describer = Describer(Recipe.load(given.recipe), engine="float32")
     images = (given.data / "images").resolve()
     with np.load(given.out.parent / f"methods-{given.recipe}.npz") as table:
         indexed = [

@@ -44,7 +44,7 @@ def main() -> None:
     parser.add_argument("--shrinkage", type=float, nargs="*", default=[0.0, 0.1, 0.3, 1.0, 3.0])
     given = parser.parse_args()
     recipe = Recipe.load(given.recipe)
-    describer = Describer(recipe.replace(weights=given.weights or recipe.weights))
+    describer = Describer(recipe.replace(weights=given.weights or recipe.weights), engine="float32")
     images = given.data / "images"
     sets = [photosets.SETS[name](images) for name in photosets.CHOOSING]
     fitted_on = photosets.fit_pictures(images)

@@ -52,7 +52,7 @@ def write_weights(run: Path, file: Path) -> dict:
 def write_whitening(data: Path, weights: Path, file: Path) -> dict:
     """Fits the default recipe's whitening on the training pictures, writes it, and says on what."""
     recipe = Recipe()
-    describer = Describer(recipe.replace(weights=str(weights)))
+    describer = Describer(recipe.replace(weights=str(weights)), engine="float32")
     pictures = training_pictures(data / "images")
     folders = Counter(one.path.relative_to(data / "images").parts[0] for one in pictures)
     provenance = {

@@ -7,7 +7,7 @@ import re
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TypeVar
 
@@ -20,6 +20,7 @@ from torch.nn import functional
 from coocnet import ops
 from coocnet.backbones import WeightsPlace, load_backbone, lookup
 from coocnet.data.images import Box, Picture, decode, read_bytes
+from coocnet.engines import ENGINES, channels_first, chosen_engine, need_engine
 from coocnet.errors import ImageError, InputError
 from coocnet.fetch import Progress
 from coocnet.poolings import POOLINGS, PRIORS, need_centre, recipe_filter, row_dim
@@ -58,15 +59,22 @@ class Describer:
     On CUDA, PyTorch rounds what goes into a convolution to TF32, ten binary digits, unless the program sets
     ``torch.backends.cudnn.allow_tf32 = False``; such settings of the whole process are left alone here.
 
+    On a processor with AVX512-BF16 or AMX, networks whose weights were measured to bear it are computed in
+    bfloat16; the rows then agree with those of float32 to a cosine of at least 0.998, 0.9999 for 99 in 100.
+
     Args:
         recipe: what to do; the default recipe if not given.
         device: where to compute, "cpu", "cuda", ...; CUDA if there is one, else the processor.
+        engine: how the processor computes the network, one of ``coocnet.engines.ENGINES``: "float32" for what is
+            measured, learned or published, "bfloat16" for that also where it was not measured, or where the
+            processor has no instructions for it and is slower so; None for the fastest that was measured and that
+            the processor has.
         batch_size: pictures of one size computed together.
         progress: called while weights are downloaded.
 
     Raises:
-        InputError: no recipe, one that names no known backbone or tap, a device that is not here, or a batch of
-            less than one picture.
+        InputError: no recipe, one that names no known backbone or tap, a device that is not here, an engine that
+            there is not, or a batch of less than one picture.
         WeightsError: the weights are missing or not what they should be.
         FilterError: the recipe's learned filter cannot be used.
     """
@@ -76,11 +84,14 @@ class Describer:
         recipe: Recipe | None = None,
         *,
         device: str | torch.device | None = None,
+        engine: str | None = None,
         batch_size: int | None = None,
         progress: Progress | None = None,
     ) -> None:
         self.recipe = _recipe(recipe)
         self.device = _device(device)
+        if engine is not None:
+            need_engine(engine, self.device)
         if batch_size is None:
             batch_size = 1 if self.device.type == "cpu" else _BATCH_ON_ACCELERATOR
         self.batch_size = _batch_size(batch_size)
@@ -91,6 +102,8 @@ class Describer:
         )
         if self.recipe.cooccurrence.filter:
             recipe_filter(self.recipe, self.tap.channels, self.device, weights_sha256=self.weights_sha256)
+        self.engine = chosen_engine(engine, self._loaded, self.device)
+        self._loaded = replace(self._loaded, trunk=ENGINES[self.engine].prepared(self._loaded.trunk))
         self._mean = torch.tensor(self._loaded.weights.mean, device=self.device) * 255
         self._std = torch.tensor(self._loaded.weights.std, device=self.device) * 255
 
@@ -305,7 +318,7 @@ class Describer:
         missing = [max(least - side, 0) for side in x.shape[2:]]
         if any(missing):
             x = functional.pad(x, (0, missing[1], 0, missing[0]), mode="replicate")
-        a: Tensor = self._loaded.trunk(x, self.recipe.tap).contiguous()
+        a = channels_first(self._loaded.trunk(x, self.recipe.tap))
         return PRIORS[self.recipe.prior](a, self.recipe)
 
     def _pooled(self, x: Tensor) -> Tensor:

@@ -62,6 +62,10 @@ class WeightsPlace:
     sha256: str
     verified: bool = False
 
+    def is_of(self, weights: Weights) -> bool:
+        """Whether the file is the one of this record, wherever it was found."""
+        return bool(weights.sha256) and self.sha256.startswith(weights.sha256 or "")
+
 
 @dataclass(frozen=True)
 class LoadedBackbone:

@@ -76,6 +76,7 @@ MINI = Backbone(
             std=IMAGENET_STD,
             source="comes with the package, float16; trained by training/ in its repository",
             licence="MIT",
+            engines=("bfloat16",),
         )
     },
 )

@@ -38,6 +38,8 @@ class Weights:
         source: who trained and published them.
         licence: as stated by the source.
         rename: from the file's tensor names to the module's; names it maps to None are left out knowingly.
+        engines: of ``coocnet.engines``, fastest first: those whose rows were measured to agree with float32 with
+            these weights (``benchmarks/engines.py``), so that they may be chosen by themselves.
     """
 
     file: str
@@ -48,6 +50,7 @@ class Weights:
     source: str
     licence: str
     rename: Callable[[str], str | None] = lambda name: name
+    engines: tuple[str, ...] = ()
 
 
 class Trunk(nn.Module):

@@ -119,6 +119,7 @@ RESNET101V2 = Backbone(
             source="TF-Slim resnet_v2_101, by way of github.com/BruceDai/test-data, batch-norms folded, float16",
             licence="Apache-2.0 as stated by the source; trained on ImageNet",
             rename=lambda name: name.replace("_", "."),
+            engines=("bfloat16",),
         )
     },
 )

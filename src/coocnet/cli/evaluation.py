@@ -245,7 +245,7 @@ def _evaluate_recipe(
     own = None
     if is_tuned(recipe):
         recipe, own = tuned(recipe, progress=downloading)
-    describer = Describer(recipe, device=asked.device, progress=downloading)
+    describer = Describer(recipe, device=asked.device, engine="float32", progress=downloading)
     tell_unverified(describer)
     laboratory = Laboratory(world.place, step_progress(progress))
     source = whitened_on(recipe, name) if asked.whitening == "auto" else asked.whitening

@@ -97,7 +97,8 @@ def centre(
     spread = spread_evenly(paths, at_most)
     with progress_display() as progress:
         # A centre learned before may be of another network.
-        describer = Describer(chosen.replace(centre=()), device=device, progress=download_progress(progress))
+        uncentred, downloading = chosen.replace(centre=()), download_progress(progress)
+        describer = Describer(uncentred, device=device, engine="float32", progress=downloading)
         tell_unverified(describer)
         task = progress.add_task("Learning", total=len(spread))
         learned = describer.channel_mean(spread, progress=lambda done, _: progress.update(task, completed=done))

@@ -136,7 +136,8 @@ def train(
     folder = target.with_suffix(".training")
     _make_folder(folder)
     with progress_display() as progress:
-        describer = Describer(chosen, device=device, progress=download_progress(progress))
+        downloading = download_progress(progress)
+        describer = Describer(chosen, device=device, engine="float32", progress=downloading)
     tell_unverified(describer)
     maps = Maps(describer, cache or _cache_folder(), budget_bytes=int(cache_gb * 1e9))
     out.print(_about(parts))

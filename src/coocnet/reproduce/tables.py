@@ -219,7 +219,7 @@ class Bench:
             raise self._failed[key]
         if self._describer is None or self._describer.recipe != recipe:
             try:
-                self._describer = Describer(recipe, device=self.device, progress=self.downloading)
+                self._describer = Describer(recipe, device=self.device, engine="float32", progress=self.downloading)
             except WeightsError as error:
                 self._failed[key] = error
                 raise
