@@ -2,7 +2,9 @@
 
 What is decided here, once, for every picture: the EXIF orientation is applied; of an animation the first frame
 counts; transparency lies on white; greyscale, palette, CMYK and 16-bit become 8-bit RGB; colour profiles are
-not applied. A longer side above the limit is reduced with a Lanczos filter; nothing is ever enlarged.
+not applied. A longer side above the limit is reduced with a Lanczos filter; nothing is ever enlarged. A JPEG whose
+longer side is three times the limit or more is decoded at a half, a quarter or an eighth of its sides first, which is
+several times faster and the same within a stated bound; where a box cuts out a part, it is decoded in full.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from numbers import Real
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from coocnet.errors import ImageError, InputError
 
@@ -29,6 +31,8 @@ Box = tuple[float, float, float, float]
 excluded."""
 
 MAX_FILE_BYTES = 1 << 29
+_SPARE = 1.5
+"""How many times the limit the longer side is at least of a JPEG decoded at a part of its size."""
 _FORMATS = ["JPEG", "MPO", "PNG", "WEBP", "TIFF", "GIF", "BMP", "AVIF"]
 _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 
@@ -110,6 +114,12 @@ def decode(
 ) -> Picture:
     """The picture in ``content``, upright, 8-bit RGB, within the size limit.
 
+    Without a box, a JPEG whose longer side is at least three times the limit is decoded at a part of its size. Its
+    shape is that of decoding in full, its pixels and rows are nearly (``benchmarks/decoding.py``; the default recipe
+    before its whitening): 32 pictures of 12 megapixels at 512 pixels differ by at most 1 of 255 in the mean over a
+    picture and agree to a cosine of 0.9999; 265 photographs of 800 pixels at 266, the closest case, by at most 3.1, to
+    0.9987. Small limits suffer more: at 64, 4.9 and 0.99. A single pixel at a hard edge may be off by 60.
+
     Args:
         content: the file's bytes.
         path: for messages.
@@ -130,11 +140,15 @@ def decode(
     _silence_pillow()
     try:
         with _opened(content, path) as file:
+            file.seek(0)
+            if box is None and size_px is not None and (reduced := _reduced(file, size_px, upright=upright)):
+                image, full = reduced
+                return Picture(np.array(image), full, os.fspath(path))
             image = _rgb(file, upright=upright)
-        full = image.size
-        if box is not None:
-            image = image.crop(_whole_pixels(box, full, path))
-        return Picture(fit(image, size_px, longest_full_px=max(full)), full, os.fspath(path))
+            full = image.size
+            if box is not None:
+                image = image.crop(_whole_pixels(box, full, path))
+            return Picture(fit(image, size_px, longest_full_px=max(full)), full, os.fspath(path))
     except ImageError:
         raise
     except UnidentifiedImageError as error:
@@ -171,10 +185,50 @@ def _need_box(box: object) -> None:
 def fit(image: Image.Image, size_px: int | None, *, longest_full_px: int) -> UInt8[np.ndarray, "h w 3"]:
     """An RGB image reduced by the factor that brings ``longest_full_px`` to ``size_px``; never enlarged."""
     if size_px is not None and longest_full_px > size_px:
-        scale = size_px / longest_full_px
-        width, height = (max(1, round(side * scale)) for side in image.size)
-        image = image.resize((width, height), Image.Resampling.LANCZOS)
+        image = image.resize(_scaled(image.size, size_px / longest_full_px), Image.Resampling.LANCZOS)
     return np.array(image)
+
+
+def _scaled(size: tuple[int, int], scale: float) -> tuple[int, int]:
+    width, height = (max(1, round(side * scale)) for side in size)
+    return width, height
+
+
+def _reduced(file: Image.Image, size_px: int, *, upright: bool) -> tuple[Image.Image, tuple[int, int]] | None:
+    """A JPEG decoded at a part of its size and fitted into ``size_px``, as large as if it had been decoded in full.
+
+    Decoded at the smallest of a half, a quarter and an eighth of its sides that leaves the longer one at least 1.5
+    times ``size_px`` (at a larger one where the shorter side has too few pixels): libjpeg then computes a block of 8
+    by 8 from its lowest frequencies alone, and the Lanczos filter does the rest.
+
+    Returns:
+        The image, and (width, height) of the whole upright picture; None for a picture to be decoded in full: not a
+        JPEG, or less than three times as long as ``size_px``.
+    """
+    if file.format not in ("JPEG", "MPO"):
+        return None
+    stored = file.size
+    factor = max((factor for factor in (2, 4, 8) if max(stored) >= factor * _SPARE * size_px), default=1)
+    # Pillow takes the largest factor that leaves no side shorter than asked for: rounded up, a side would forbid it.
+    least = (max(1, stored[0] // factor), max(1, stored[1] // factor))
+    drafted = file.draft(None, least) if factor > 1 else None
+    if drafted is None:
+        return None
+    # Before it is turned: the last column and row are the picture's only in part, which the box says, and would move.
+    image = _rgb(file, upright=False).resize(
+        _scaled(stored, size_px / max(stored)), Image.Resampling.LANCZOS, box=drafted[1]
+    )
+    return _upright(image, stored) if upright else (image, stored)
+
+
+def _upright(image: Image.Image, full: tuple[int, int]) -> tuple[Image.Image, tuple[int, int]]:
+    """An image turned as its EXIF orientation says, and the size of the whole picture turned alike."""
+    try:
+        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+        turned = image if orientation == 1 else ImageOps.exif_transpose(image)
+    except Exception:  # noqa: BLE001 - a picture with broken metadata is still a picture
+        return image, full
+    return turned, full[::-1] if orientation in (5, 6, 7, 8) else full
 
 
 def _whole_pixels(box: Box, full: tuple[int, int], path: str | os.PathLike[str]) -> tuple[int, int, int, int]:
@@ -203,18 +257,14 @@ def _opened(content: bytes, path: str | os.PathLike[str]) -> Image.Image:
 
 
 def _rgb(file: Image.Image, *, upright: bool) -> Image.Image:
-    file.seek(0)
     file.load()
-    try:
-        image: Image.Image = ImageOps.exif_transpose(file) if upright else file.copy()
-    except Exception:  # noqa: BLE001 - a picture with broken metadata is still a picture
-        image = file.copy()
+    image = _upright(file, file.size)[0] if upright else file
     if image.mode.startswith("I") or image.mode == "F":
         image = _eight_bits(image)
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
