@@ -117,8 +117,8 @@ def decode(
     Without a box, a JPEG whose longer side is at least three times the limit is decoded at a part of its size. Its
     shape is that of decoding in full, its pixels and rows are nearly (``benchmarks/decoding.py``; the default recipe
     before its whitening): 32 pictures of 12 megapixels at 512 pixels differ by at most 1 of 255 in the mean over a
-    picture and agree to a cosine of 0.9999; 265 photographs of 800 pixels at 266, the closest case, by at most 3.1, to
-    0.9987. Small limits suffer more: at 64, 4.9 and 0.99. A single pixel at a hard edge may be off by 60.
+    picture and agree to a cosine of 0.9999; 265 photographs of 800 pixels at 266, the closest case, by at most 3.1,
+    to 0.9987. Small limits suffer more: at 64, 4.9 and 0.99. A single pixel at a hard edge may be off by 60.
 
     Args:
         content: the file's bytes.
