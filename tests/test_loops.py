@@ -149,6 +149,23 @@ def test_a_trace_computes_anew_on_another_map(operator) -> None:
 
 
 @each_operator
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_it_can_be_compiled_without_a_break(operator) -> None:
+    compiled = torch.compile(lambda a: operator(a, radius_cells=1), backend="eager", fullgraph=True)
+    a = a_batch((3, 4, 5))
+    torch.testing.assert_close(compiled(a), operator(a, radius_cells=1))
+
+
+@each_operator
+def test_where_tensors_are_made_on_another_device_the_map_stays_on_its_own(operator) -> None:
+    a = a_batch((3, 4, 5))
+    with torch.device("meta"):
+        elsewhere = operator(a, radius_cells=1)
+    torch.testing.assert_close(elsewhere, operator(a, radius_cells=1))
+
+
+@each_operator
 def test_a_mode_of_pytorch_sees_the_operations(operator, calls) -> None:
     with FlopCounterMode(display=False) as counted:
         operator(a_batch((3, 4, 5)), radius_cells=1)

@@ -46,12 +46,8 @@ def takes(a: Tensor, radius_cells: int) -> bool:
         and radius_cells <= _LARGEST_RADIUS
         and not (a.requires_grad and torch.is_grad_enabled())
         and not torch.compiler.is_compiling()
-        and not torch._C._is_tracing()
-        and not torch._C._functorch.is_functorch_wrapped_tensor(a)
-        and torch._C._functorch.peek_interpreter_stack() is None
         and forward_ad._current_level < 0
         and _get_current_dispatch_mode() is None
-        and torch._C._len_torch_function_stack() == 0
         and compiled_loops() is not None
     )
 
@@ -65,7 +61,7 @@ def cooccurrence(a: Tensor, radius_cells: int, thresholds: Tensor | None, scale:
         thresholds: t of each image; None for the mean.
         scale: what the window sums are multiplied by.
     """
-    out = torch.empty(a.shape, dtype=a.dtype)
+    out = a.new_empty(a.shape)
     target = _channels_of(out)
 
     def one(loops: Any, image: int, x: np.ndarray, t: np.float32) -> None:
@@ -79,7 +75,7 @@ def cooccurrence_sums(
 ) -> tuple[Tensor, Tensor] | None:
     """The sums of :func:`cooccurrence` over the channels, (b, h, w), and over the cells, (b, d), float32."""
     b, d, h, w = a.shape
-    cells, channels = torch.zeros(b, h, w), torch.zeros(b, d)
+    cells, channels = (a.new_zeros(shape, dtype=torch.float32) for shape in ((b, h, w), (b, d)))
     of_cells, of_channels = cells.view(b, h * w).numpy(), channels.numpy()
 
     def one(loops: Any, image: int, x: np.ndarray, t: np.float32) -> None:
@@ -91,7 +87,7 @@ def cooccurrence_sums(
 def context(a: Tensor, radius_cells: int, thresholds: Tensor | None) -> Tensor | None:
     """The co-occurrence context, (b, h, w), float32."""
     b, _, h, w = a.shape
-    out = torch.empty(b, h, w)
+    out = a.new_empty((b, h, w), dtype=torch.float32)
     target = out.view(b, h * w).numpy()
 
     def one(loops: Any, image: int, x: np.ndarray, t: np.float32) -> None:
