@@ -29,11 +29,11 @@ import torch
 from PIL import Image, features
 
 import coocnet
-from cooccurrence import processor
 from coocnet.data import Box, Picture, decode, read_bytes
 from coocnet.describe import Describer
 from coocnet.recipe import Recipe
 from coocnet.whitening import Whitening, shipped_whitening
+from machine import processor
 from pages import head, row
 
 LIMITS_PX = {
