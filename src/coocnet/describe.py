@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import os
 import re
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from itertools import islice
 from typing import TypeVar
 
 import numpy as np
@@ -25,14 +23,18 @@ from coocnet.errors import ImageError, InputError
 from coocnet.fetch import Progress
 from coocnet.poolings import POOLINGS, PRIORS, need_centre, recipe_filter, row_dim
 from coocnet.recipe import Recipe
+from coocnet.streaming import loaded_ahead, side_by_side
 
 Item = TypeVar("Item")
 Row = Float[np.ndarray, " dim"]
 
-_LOAD_AHEAD = 16
 _BATCH_ON_ACCELERATOR = 16
 # Where memory runs out, libraries below PyTorch raise no error of their own kind.
 _MEMORY_RAN_OUT = re.compile("out of memory|allocate memory|not enough memory|alloc_failed|bad.alloc", re.IGNORECASE)
+
+
+class _OutOfMemoryError(ImageError):
+    pass
 
 
 @dataclass(frozen=True)
@@ -224,9 +226,33 @@ class Describer:
         compute: Callable[[np.ndarray], np.ndarray],
     ) -> Iterator[tuple[Item, Row | ImageError | None]]:
         """As :meth:`stream`, with ``compute`` from pictures of one size (b, h, w, 3) to a row for each."""
+
+        def attempt(item: Item) -> Picture | ImageError | None:
+            try:
+                return load(item)
+            except ImageError as error:
+                return error
+
+        def computed(loaded: tuple[Item, Picture | ImageError | None]) -> tuple[Item, Row | ImageError | None]:
+            item, picture = loaded
+            return (
+                next(self._computed([(item, picture)], compute)) if isinstance(picture, Picture) else (item, picture)
+            )
+
+        loaded = loaded_ahead(items, attempt)
+        if self.device.type == "cpu" and self.batch_size == 1:
+            yield from side_by_side(loaded, computed, lambda result: isinstance(result[1], _OutOfMemoryError))
+        else:
+            yield from self._batched(loaded, compute)
+
+    def _batched(
+        self,
+        loaded: Iterable[tuple[Item, Picture | ImageError | None]],
+        compute: Callable[[np.ndarray], np.ndarray],
+    ) -> Iterator[tuple[Item, Row | ImageError | None]]:
         waiting: OrderedDict[tuple[int, int], list[tuple[Item, Picture]]] = OrderedDict()
-        for item, picture in _loaded_ahead(items, load):
-            if picture is None or isinstance(picture, ImageError):
+        for item, picture in loaded:
+            if not isinstance(picture, Picture):
                 yield item, picture
                 continue
             height, width = picture.pixels.shape[:2]
@@ -294,7 +320,7 @@ class Describer:
         height, width = picture.pixels.shape[:2]
         limit = self.recipe.size_px
         advice = f"lower the recipe's size_px, {limit} now" if limit else "give the recipe's size_px a limit"
-        return ImageError(picture.path, f"out of memory at {width}x{height} pixels: {advice}")
+        return _OutOfMemoryError(picture.path, f"out of memory at {width}x{height} pixels: {advice}")
 
     def _first_maps(self, pixels: np.ndarray) -> Float[np.ndarray, "b d h w"]:
         with torch.inference_mode():
@@ -391,28 +417,3 @@ def _rescaled(x: Tensor, scale: float) -> Tensor:
         return x
     size = [max(1, round(side * scale)) for side in x.shape[2:]]
     return functional.interpolate(x, size=size, mode="bilinear", align_corners=False)
-
-
-def _loaded_ahead(
-    items: Iterable[Item], load: Callable[[Item], Picture | None]
-) -> Iterator[tuple[Item, Picture | ImageError | None]]:
-    """Runs ``load`` a bounded number of items ahead, in threads; yields in order."""
-
-    def attempt(item: Item) -> Picture | ImageError | None:
-        try:
-            return load(item)
-        except ImageError as error:
-            return error
-
-    source = iter(items)
-    pool = ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1), thread_name_prefix="coocnet-load")
-    try:
-        ahead: deque[tuple[Item, Future[Picture | ImageError | None]]] = deque(
-            (item, pool.submit(attempt, item)) for item in islice(source, _LOAD_AHEAD)
-        )
-        while ahead:
-            item, future = ahead.popleft()
-            yield item, future.result()
-            ahead.extend((following, pool.submit(attempt, following)) for following in islice(source, 1))
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)

@@ -1,0 +1,93 @@
+"""Work on an endless supply of items in threads: a bounded number at a time, results in the order of the items."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from itertools import chain, islice
+from typing import TypeVar
+
+import torch
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+_LOADED_AHEAD = 16
+_LOADERS = 8
+_SIDE_BY_SIDE = 4  # each holds the maps of a picture, which for large networks is hundreds of megabytes
+
+
+def loaded_ahead(items: Iterable[Item], load: Callable[[Item], Result]) -> Iterator[tuple[Item, Result]]:
+    """Each item with what ``load`` returns of it, called some items ahead of the one that is taken."""
+    return _in_threads(items, load, workers=min(_LOADERS, os.cpu_count() or 1), ahead=_LOADED_AHEAD)
+
+
+def side_by_side(
+    items: Iterable[Item], compute: Callable[[Item], Result], wants_memory: Callable[[Result], bool]
+) -> Iterator[Result]:
+    """What ``compute`` returns of each item, several at a time on a share of PyTorch's threads each.
+
+    A network on one picture keeps a few threads busy only part of the time, and threads of one computation wait for
+    one another by spinning, which takes the processor from whoever decodes the next picture. A single item has all
+    threads.
+
+    Args:
+        items: taken only as they are needed.
+        compute: called in other threads.
+        wants_memory: of a result, whether memory was wanting; it is then computed again while no other is.
+    """
+    threads = torch.get_num_threads()
+    workers = min(threads, _SIDE_BY_SIDE)
+    source = iter(items)
+    first = list(islice(source, 2))
+    if workers == 1 or len(first) < 2:
+        yield from map(compute, chain(first, source))
+        return
+    places, alone = threading.Semaphore(workers), threading.Lock()
+
+    def computed(item: Item) -> Result:
+        with places:
+            result = compute(item)
+        if wants_memory(result):
+            with alone:
+                for _ in range(workers):
+                    places.acquire()
+                try:
+                    result = compute(item)
+                finally:
+                    places.release(workers)
+        return result
+
+    # Each thread has its own number; setting one also sets that of threads to come, so it is put back at the end.
+    share = partial(torch.set_num_threads, threads // workers)
+    try:
+        for _, result in _in_threads(chain(first, source), computed, workers=workers, ahead=2 * workers, begin=share):
+            yield result
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _in_threads(
+    items: Iterable[Item],
+    work: Callable[[Item], Result],
+    *,
+    workers: int,
+    ahead: int,
+    begin: Callable[[], None] | None = None,
+) -> Iterator[tuple[Item, Result]]:
+    source = iter(items)
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="coocnet", initializer=begin)
+    try:
+        started: deque[tuple[Item, Future[Result]]] = deque(
+            (item, pool.submit(work, item)) for item in islice(source, ahead)
+        )
+        while started:
+            item, future = started.popleft()
+            yield item, future.result()
+            started.extend((following, pool.submit(work, following)) for following in islice(source, 1))
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
