@@ -100,7 +100,7 @@ def plain(folder: Path, scratch: Path) -> Callable[[], int]:
 
     recipe = Recipe()
     loaded = load_backbone("mini")
-    trunk = loaded.trunk.to(memory_format=torch.contiguous_format)
+    trunk = loaded.trunk.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     mean, std = (torch.tensor(values)[:, None, None] for values in (loaded.weights.mean, loaded.weights.std))
 
     def row_of(path: Path) -> np.ndarray:
