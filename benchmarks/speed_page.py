@@ -1,0 +1,128 @@
+"""The tables of docs/speed.md, from the results of the benchmarks.
+
+python benchmarks/speed_page.py
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pages
+from machine import told
+
+RESULTS = Path(__file__).parents[1] / "results"
+PAGE = Path(__file__).parents[1] / "docs" / "speed.md"
+SIDES = (
+    "copy of the map",
+    "compiled",
+    "compiled, bfloat16",
+    "compiled, sums only",
+    "PyTorch",
+    "factorised filter",
+    "dense convolution",
+    "dense convolution, bfloat16",
+    "Shih et al.",
+)
+
+
+def cooccurrence() -> str:
+    """Times by size of map, and how many times the slow ones the compiled loops are."""
+    document = _read("cooccurrence")
+    cases = document["cases"]
+    title = [f"{case['channels']} channels, {_maps(case['batch'])}" for case in cases]
+    lines = pages.head(["ms", *title])
+    for side in SIDES:
+        lines.append(pages.row([side, *(told(case["ms"][side]) for case in cases)]))
+    for side in ("dense convolution", "Shih et al."):
+        ratios = (case["ms"][side]["median"] / case["ms"]["compiled"]["median"] for case in cases)
+        lines.append(pages.row([f"{side} / compiled", *(f"{ratio:,.0f} times" for ratio in ratios)]))
+    copies = document["copies_of_the_map"]
+    held = ", ".join(f"{side} {copies[side]:.1f}" for side in ("compiled", "sums", "PyTorch"))
+    return "\n".join(
+        [
+            *lines,
+            "",
+            f"Maps of 24×32 cells, r = 4. {_made(document)}. Memory that one call adds, in copies of the map, the result"
+            f" included ({copies['channels']} channels, {_maps(copies['batch'])}): {held}.",
+        ]
+    )
+
+
+def decoding() -> str:
+    """What reduced decoding saves, and what it changes."""
+    document = _read("decoding")
+    lines = pages.head(
+        [
+            "pictures",
+            "limit, px",
+            "full, ms",
+            "reduced, ms",
+            "lowest cosine",
+            "median",
+            "largest mean pixel difference",
+        ]
+    )
+    for kind, cases in document["full_against_reduced"].items():
+        lines.extend(
+            pages.row(
+                [
+                    f"{case['pictures']}, {kind}",
+                    str(case["limit_px"]),
+                    str(case["full_ms"]),
+                    str(case["reduced_ms"]),
+                    f"{case['cosine']['lowest']:.5f}",
+                    f"{case['cosine']['median']:.5f}",
+                    str(case["mean_pixel_difference"]["largest"]),
+                ]
+            )
+            for case in cases
+        )
+    return "\n".join([*lines, "", f"Cosines of rows of the default recipe before its whitening. {_made(document)}."])
+
+
+def indexing() -> str:
+    """Pictures per second of every side."""
+    document = _read("indexing")
+    rates = document["pictures_per_s"]
+    lines = pages.head(["side", "pictures per second", "times the plain loop"])
+    plain = rates["plain loop"]["median"]
+    for side, rate in rates.items():
+        lines.append(pages.row([side, told(rate), f"{rate['median'] / plain:.1f}"]))
+    share = document["index_of_engine"]
+    return "\n".join(
+        [
+            *lines,
+            "",
+            f"{document['pictures']} photographs of about 1024×768 pixels at 512, {document['threads']} threads. Of the"
+            f" engine's own rate the whole path reaches {told(share, 2)}. {_made(document)}.",
+        ]
+    )
+
+
+def _maps(batch: int) -> str:
+    return "1 map" if batch == 1 else f"{batch} maps"
+
+
+def _made(document: dict[str, Any]) -> str:
+    versions = ", ".join(f"{name} {number}" for name, number in document["versions"].items() if name != "coocnet")
+    threads = (
+        f", {document['threads']} thread{'s' if document['threads'] > 1 else ''}" if "threads" in document else ""
+    )
+    return f"`{document['command']}`; {document['processor']}{threads}; {versions}"
+
+
+def _read(name: str) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((RESULTS / f"{name}.json").read_text())
+    return content
+
+
+def main() -> None:
+    """Writes the tables into the page."""
+    tables = {"cooccurrence": cooccurrence(), "decoding": decoding(), "indexing": indexing()}
+    pages.written(PAGE, tables, by="speed_page.py")
+
+
+if __name__ == "__main__":
+    main()
