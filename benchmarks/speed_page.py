@@ -44,8 +44,8 @@ def cooccurrence() -> str:
         [
             *lines,
             "",
-            f"Maps of 24×32 cells, r = 4. {_made(document)}. Memory that one call adds, in copies of the map, the result"
-            f" included ({copies['channels']} channels, {_maps(copies['batch'])}): {held}.",
+            f"Maps of 24×32 cells, r = 4. {_made(document)}. Memory that one call adds, in copies of the map, the"
+            f" result included ({copies['channels']} channels, {_maps(copies['batch'])}): {held}.",
         ]
     )
 
@@ -95,8 +95,8 @@ def indexing() -> str:
         [
             *lines,
             "",
-            f"{document['pictures']} photographs of about 1024×768 pixels at 512, {document['threads']} threads. Of the"
-            f" engine's own rate the whole path reaches {told(share, 2)}. {_made(document)}.",
+            f"{document['pictures']} photographs of about 1024×768 pixels at 512, {document['threads']} threads. Of"
+            f" the engine's own rate the whole path reaches {told(share, 2)}. {_made(document)}.",
         ]
     )
 
