@@ -13,14 +13,14 @@ from jaxtyping import Float
 from coocnet.data.images import content_digest, read_bytes
 from coocnet.errors import InputError, WhiteningError
 from coocnet.fetch import Progress
-from coocnet.index import layer
+from coocnet.index import kept, layer
 from coocnet.index.gallery import Gallery, Hit, check_count, check_names, check_threshold, checked_rows
 from coocnet.index.info import IndexInfo, info_of
 from coocnet.index.prepared import Prepared
 from coocnet.index.store import Store, mismatch
 from coocnet.index.sync import RowSource, SyncProgress, SyncReport, sole_writer, synchronise
 from coocnet.recipe import Recipe
-from coocnet.whitening import Whitening
+from coocnet.whitening import Whitening, unit_rows
 
 if TYPE_CHECKING:
     from coocnet.describe import Describer
@@ -97,6 +97,8 @@ class LocalIndex:
             )
             self._gallery = None
             report.whitening = layer.learn_if_due(self._store, self.recipe)
+        if self._store.count_pictures() >= kept.KEEP_FROM:
+            self._current_gallery(None)
         return report
 
     def search(
@@ -167,9 +169,9 @@ class LocalIndex:
         """
         gallery = self._current_gallery(None)
         prepared = Prepared.of(
-            gallery.rows, offline=offline, whitened=gallery.is_whitened(self.recipe), progress=progress
+            gallery.wide_rows, offline=offline, whitened=gallery.is_whitened(self.recipe), progress=progress
         )
-        prepared.save(self._store.location, self._prepared_key(gallery.generation))
+        prepared.save(self._store.location, gallery.state)
         self._gallery = None
 
     def auto_threshold(self, *, dim: int | None = None) -> float:
@@ -269,6 +271,25 @@ class LocalIndex:
                 self._store.forget_whitening()
         self._gallery = None
 
+    def use_storage(self, storage: str) -> None:
+        """Says how the rows of 5,000 pictures or more are kept for searching.
+
+        Args:
+            storage: "float32"; or "float16", half the memory and disk beside the index, whose own rows stay float32.
+                Then the similarities are those of the rounded rows: on unit rows off by less than 0.0005, in practice
+                by about 0.00001, so that only pictures as alike as that may change their order.
+
+        Raises:
+            InputError: something else.
+            IndexBusyError: another process is synchronising this index.
+        """
+        if storage not in kept.STORAGES:
+            raise InputError(f"rows are kept as {' or '.join(kept.STORAGES)}, got {storage!r}")
+        with sole_writer(self._store):
+            if kept.storage_of(self._store) != storage:
+                self._store.put_storage(storage)
+        self._gallery = None
+
     def fit_whitening(
         self,
         *,
@@ -339,30 +360,30 @@ class LocalIndex:
         return given
 
     def _current_gallery(self, dim: int | None) -> Gallery:
-        held = self._gallery
-        if held is None or (held.generation, held.dim) != (self._store.generation(), dim):
-            with self._store.snapshot():
-                generation = self._store.generation()
-                self._store.check_recipe(self.recipe)
-                paths, digests, rows = self._store.matrix()
-                whitening = self.whitening()
-            if dim is not None:
-                if whitening is None:
-                    raise WhiteningError(
-                        f"only whitened rows have first dimensions, so {dim} of them cannot be used: this index has "
-                        "no whitening; give it one with use_whitening, or coocnet index --whitening FILE"
-                    )
-                whitening = whitening.first(dim)
-            if whitening is not None:
-                rows = whitening.apply(rows)
-            key = self._prepared_key(generation)
-            prepared = Prepared.load(self._store.location, key) if dim is None else None
-            held = self._gallery = Gallery(generation, dim, whitening, paths, digests, rows, prepared)
-        return held
+        held, state = self._gallery, self._state()
+        if held is not None and (held.state, held.dim) == (state, dim):
+            return held
+        with self._store.snapshot():
+            state = self._state()
+            self._store.check_recipe(self.recipe)
+            whitening = self.whitening()
+            pictures = kept.pictures_of(self._store, whitening)
+        rows = pictures.rows
+        if dim is not None:
+            if whitening is None:
+                raise WhiteningError(
+                    f"only whitened rows have first dimensions, so {dim} of them cannot be used: this index has "
+                    "no whitening; give it one with use_whitening, or coocnet index --whitening FILE"
+                )
+            whitening = whitening.first(dim)
+            rows = unit_rows(rows[:, :dim].astype(np.float32))
+        prepared = Prepared.load(self._store.location, state) if dim is None else None
+        self._gallery = Gallery(state, dim, whitening, pictures.paths, pictures.digests, rows, prepared)
+        return self._gallery
 
-    def _prepared_key(self, generation: int) -> str:
-        """A generation is a number within one index only, and the recipe can put the whitening away."""
-        return f"{self._store.meta('made')} {generation} {self.recipe.whitening}"
+    def _state(self) -> str:
+        """What decides the rows that are searched: the store, and the recipe, which can put a whitening away."""
+        return f"{self._store.state()} {self.recipe.whitening}"
 
 
 def open_index(location: str | os.PathLike[str], recipe: Recipe | None = None) -> LocalIndex:
