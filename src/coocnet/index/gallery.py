@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from numbers import Real
@@ -13,6 +13,8 @@ import numpy as np
 from jaxtyping import Float, Int, UInt8
 
 from coocnet.errors import InputError
+from coocnet.index.approximate import LONGEST, ApproximateSearch
+from coocnet.index.kept import firsts
 from coocnet.index.prepared import Prepared
 from coocnet.ranking import EXPANSIONS, RERANKINGS, Reranking, augment_database, similarity_cut
 from coocnet.ranking.nearest import nearest, similarities_at
@@ -56,6 +58,7 @@ class Gallery:
     digests: UInt8[np.ndarray, "n 16"]
     rows: Float[np.ndarray, "n d"]
     prepared: Prepared | None = None
+    approximate: ApproximateSearch | None = None
     _ranked_by: dict[tuple[str, bool], Reranking] = field(default_factory=dict)
     _augmented_by: dict[tuple[int, float], np.ndarray] = field(default_factory=dict)
 
@@ -84,11 +87,13 @@ class Gallery:
         expansion: str,
         augmentation: bool,
         reranking: str,
+        exact: bool | None = None,
     ) -> Iterator[list[Hit]]:
         """The hits of each query; arguments as :meth:`coocnet.index.LocalIndex.search`."""
         least = self.cut if threshold == "auto" else threshold
         whitened = self.is_whitened(recipe)
         plainly = expansion == "none" and reranking == "none"
+        approximate = self._approximate_for(exact, k=k, plainly=plainly and not augmentation)
         rows = self.rows if plainly else self.wide_rows
         if augmentation:
             rows = self._augmented(recipe, whitened=whitened)
@@ -100,20 +105,40 @@ class Gallery:
         ranker = None if reranking == "none" else self._ranker(reranking, rows, whitened=whitened)
         for start in range(0, len(queries), _QUERIES_AT_ONCE):
             some = slice(start, start + _QUERIES_AT_ONCE)
-            if ranker is None:
+            positions: Iterable[np.ndarray]
+            similarities: Iterable[np.ndarray]
+            if approximate is not None:
+                positions, similarities = zip(*approximate.nearest(queries[some], k), strict=True)
+            elif ranker is None:
                 positions, similarities = nearest(rows, queries[some], k)
             else:
                 longest = len(rows) if ranker.ranks_all and least is not None else max(k, _SHORT_LIST)
-                positions = ranker.rank(queries[some], k=longest).positions
-                similarities = similarities_at(rows, queries[some], positions)
+                positions = ranked = ranker.rank(queries[some], k=longest).positions
+                similarities = similarities_at(rows, queries[some], ranked)
             # An expanded query resembles what it was expanded by, and an augmented row its neighbours.
             changed = expansion != "none" or augmentation
             decisive = similarities
             if threshold == "auto" and changed:
-                decisive = similarities_at(self.rows, plain[some], positions)
+                decisive = similarities_at(self.rows, plain[some], np.asarray(positions))
             for order, one, tested in zip(positions, similarities, decisive, strict=True):
                 kept = slice(None) if least is None else tested >= least
                 yield self._hits(order[kept][:k], one[kept][:k])
+
+    def _approximate_for(self, exact: bool | None, *, k: int, plainly: bool) -> ApproximateSearch | None:
+        """The approximate search where it is asked for, or nobody cares, and it can answer."""
+        if exact:
+            return None
+        fits = plainly and k <= LONGEST
+        if self.approximate is not None and fits and self.approximate.serves():
+            return self.approximate
+        if exact is None:
+            return None
+        if fits:
+            raise InputError("this index has no approximate search in force: make one with coocnet index DIR --ann")
+        raise InputError(
+            f"an approximate search gives up to {LONGEST} hits, without expansion, augmentation or re-ranking; "
+            f"got k={k}"
+        )
 
     def _hits(self, positions: Int[np.ndarray, " k"], similarities: Float[np.ndarray, " k"]) -> list[Hit]:
         return [
@@ -177,9 +202,3 @@ def checked_rows(rows: np.ndarray, dim: int) -> Float[np.ndarray, "q d"]:
             f"got lengths from {lengths.min():g} to {lengths.max():g}"
         )
     return given.astype(np.float32)
-
-
-def firsts(digests: UInt8[np.ndarray, "n 16"]) -> Int[np.ndarray, " m"]:
-    """Where each different content stands for the first time, rising."""
-    found: np.ndarray = np.sort(np.unique(np.ascontiguousarray(digests).view("V16")[:, 0], return_index=True)[1])
-    return found

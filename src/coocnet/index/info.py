@@ -6,8 +6,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from coocnet.index import layer
+from coocnet.index.approximate import Approximate, ApproximateInfo
 from coocnet.index.database import DATABASE_NAME, DERIVED_NAMES
-from coocnet.index.kept import storage_of
+from coocnet.index.kept import kind_of, storage_of
 from coocnet.index.store import Store, SyncedFolder
 from coocnet.recipe import Recipe
 
@@ -28,6 +29,7 @@ class IndexInfo:
         folders: the folders it was synchronised with.
         size_bytes: of the index on disk, with what is derived from it.
         storage: how rows are kept for searching once there are many.
+        approximate: the approximate search that was built for these rows, or None.
         made: when, UTC.
         skipped: files left out at the last sync, with their reasons.
     """
@@ -43,6 +45,7 @@ class IndexInfo:
     folders: list[SyncedFolder]
     size_bytes: int
     storage: str
+    approximate: ApproximateInfo | None
     made: str
     skipped: dict[str, str]
 
@@ -51,6 +54,7 @@ def info_of(store: Store, recipe: Recipe) -> IndexInfo:
     """See :meth:`coocnet.index.LocalIndex.info`."""
     with store.snapshot():
         stored = layer.in_force(store, recipe)
+        built = Approximate.load(store.location, kind_of(store, None if stored is None else stored.whitening))
         return IndexInfo(
             location=str(store.location),
             recipe=store.recipe,
@@ -63,6 +67,7 @@ def info_of(store: Store, recipe: Recipe) -> IndexInfo:
             folders=store.folders(),
             size_bytes=_size_bytes(store),
             storage=storage_of(store),
+            approximate=None if built is None else built.info,
             made=store.meta("made") or "",
             skipped=store.skipped(),
         )

@@ -39,7 +39,7 @@ _AT_ONCE = 8192
 _SAMPLED = 64
 _HEADER = 1 << 12
 _BEING_WRITTEN_S = 3600
-_UNREADABLE = (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile)
+UNREADABLE = (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile)
 
 
 class Paths(Sequence[str]):
@@ -78,7 +78,7 @@ class Paths(Sequence[str]):
 class Pictures:
     """Paths in order, the digests of their contents, and their rows as they are searched; copies have equal ones."""
 
-    paths: Paths
+    paths: Sequence[str]
     digests: UInt8[np.ndarray, "n 16"]
     rows: Float[np.ndarray, "n d"]
 
@@ -94,7 +94,7 @@ def pictures_of(store: Store, whitening: Whitening | None) -> Pictures:
         digests = np.frombuffer(b"".join(stored), np.uint8).reshape(-1, 16)
         rows = rows if whitening is None else whitening.apply(rows)
         return Pictures(joined, digests, rows[places(digests, digests)])
-    kind, state = _kind(store, whitening), store.state()
+    kind, state = kind_of(store, whitening), store.state()
     held = _load(store.location, kind)
     if held is not None and held[0] == state:
         return held[1]
@@ -115,6 +115,12 @@ def places(known: UInt8[np.ndarray, "n 16"], wanted: UInt8[np.ndarray, "m 16"]) 
     return np.where((known[at] == wanted).all(1), at, -1)
 
 
+def firsts(digests: UInt8[np.ndarray, "n 16"]) -> Int[np.ndarray, " m"]:
+    """Where each different content stands for the first time, rising."""
+    found: np.ndarray = np.sort(np.unique(np.ascontiguousarray(digests).view("V16")[:, 0], return_index=True)[1])
+    return found
+
+
 class _Making:
     """What is searched, made from the store; rows that are known already are not read again."""
 
@@ -122,8 +128,9 @@ class _Making:
         self._store = store
         self._whitening = whitening
         self._known = known
-        self._paths, self._digests, self._contents = store.listing()
-        self.shape = (len(self._paths), whitening.dim if whitening else int(store.meta("dim") or 0))
+        listed, self._digests, self._contents = store.listing()
+        self.paths = Paths.of(listed)
+        self.shape = (len(listed), whitening.dim if whitening else int(store.meta("dim") or 0))
 
     def fill(self, out: Float[np.ndarray, "n d"]) -> Pictures:
         """Fills ``out`` with the rows."""
@@ -141,10 +148,10 @@ class _Making:
             rows = self._store.rows_of(contents[some])
             rows = rows if self._whitening is None else self._whitening.apply(rows)
             out[new[ends[some[0]] - copies[some[0]] : ends[some[-1]]]] = np.repeat(rows, copies[some], axis=0)
-        return Pictures(Paths.of(self._paths), self._digests, out)
+        return Pictures(self.paths, self._digests, out)
 
 
-def _kind(store: Store, whitening: Whitening | None) -> dict[str, str]:
+def kind_of(store: Store, whitening: Whitening | None) -> dict[str, str]:
     """What decides the row of a content."""
     numbers = b"" if whitening is None else whitening.mean.tobytes() + whitening.projection.tobytes()
     return {
@@ -174,7 +181,7 @@ def _load(folder: Path, kind: dict[str, str]) -> tuple[str, Pictures] | None:
         if not len(paths) == len(digests) == len(rows) or facts["sample"] != _sample(rows):
             return None
         return str(facts["state"]), Pictures(paths, digests, rows)
-    except _UNREADABLE:
+    except UNREADABLE:
         return None
 
 
@@ -187,7 +194,7 @@ def _named(folder: Path) -> Path | None:
     try:
         with open(folder / _TABLE, "rb") as stream, np.load(stream, allow_pickle=False) as table:
             return _file_of(folder, json.loads(table["facts"].tobytes()))
-    except _UNREADABLE:
+    except UNREADABLE:
         return None
 
 
@@ -209,13 +216,13 @@ def _keep(making: _Making, folder: Path, kind: dict[str, str], state: str) -> Pi
                 allow_pickle=False,
                 facts=np.frombuffer(json.dumps(facts).encode(), np.uint8),
                 digests=pictures.digests,
-                **pictures.paths.arrays,
+                **making.paths.arrays,
             )
     except BaseException:
         with suppress(OSError):
             target.unlink()
         raise
-    _sweep(folder, target, before)
+    sweep(folder, _ROWS.format("*"), target, before)
     return Pictures(pictures.paths, pictures.digests, rows)
 
 
@@ -246,9 +253,9 @@ def _sample(rows: Float[np.ndarray, "n d"]) -> str:
     return hashlib.blake2b(some.tobytes(), digest_size=16).hexdigest()
 
 
-def _sweep(folder: Path, current: Path, before: Path | None) -> None:
-    """Removes the rows of former states, but not those that another process may be writing."""
-    for file in folder.glob(_ROWS.format("*")):
+def sweep(folder: Path, pattern: str, current: Path, before: Path | None) -> None:
+    """Removes the files of former states, but not those that another process may be writing."""
+    for file in folder.glob(pattern):
         with suppress(OSError):
             if file != current and (file == before or time.time() - file.stat().st_mtime > _BEING_WRITTEN_S):
                 file.unlink()

@@ -14,6 +14,7 @@ from coocnet.data.images import content_digest, read_bytes
 from coocnet.errors import InputError, WhiteningError
 from coocnet.fetch import Progress
 from coocnet.index import kept, layer
+from coocnet.index.approximate import BUILD_FROM, Approximate, ApproximateInfo, ApproximateSearch, is_installed
 from coocnet.index.gallery import Gallery, Hit, check_count, check_names, check_threshold, checked_rows
 from coocnet.index.info import IndexInfo, info_of
 from coocnet.index.prepared import Prepared
@@ -98,7 +99,7 @@ class LocalIndex:
             self._gallery = None
             report.whitening = layer.learn_if_due(self._store, self.recipe)
         if self._store.count_pictures() >= kept.KEEP_FROM:
-            self._current_gallery(None)
+            report.approximate = self._ann_if_due()
         return report
 
     def search(
@@ -111,8 +112,9 @@ class LocalIndex:
         expansion: str | None = None,
         augmentation: bool = False,
         reranking: str = "none",
+        exact: bool | None = None,
     ) -> list[list[Hit]]:
-        """The most similar pictures for each query row, exactly, best first.
+        """The most similar pictures for each query row, best first: exactly, unless the collection is very large.
 
         Args:
             rows: as :meth:`Describer.describe` gives them, before whitening.
@@ -126,12 +128,16 @@ class LocalIndex:
             reranking: a name in ``coocnet.ranking.RERANKINGS``: "reciprocal" puts the 100 most similar in another
                 order, or k if that is more; "diffusion" all of them. Either is prepared at the first such search,
                 which for a large collection takes minutes, unless :meth:`prepare_reranking` has done it.
+            exact: True for an exact search; False for the approximate one of :meth:`build_ann`. If not given, that
+                one answers where there is one and it can: up to 100 hits, of all dimensions, without expansion,
+                augmentation or re-ranking; :meth:`info` has its recall. Similarities are exact in both.
 
         Returns:
             One list for each row; equal similarities are in order of path.
 
         Raises:
-            InputError: k below 1, a threshold that is no number, rows that no describer gives, an unknown name,
+            InputError: k below 1, a threshold that is no number, rows that no describer gives, an unknown name, an
+                approximate search that there is not or that cannot answer this, FAISS is needed and not installed,
                 weights by similarity of rows that were never whitened or centred, or too few pictures for "auto".
             WhiteningError: more dimensions than the whitening has, or there is no whitening.
         """
@@ -151,8 +157,31 @@ class LocalIndex:
             expansion=chosen,
             augmentation=augmentation,
             reranking=reranking,
+            exact=exact,
         )
         return list(found)
+
+    def build_ann(self, *, progress: Callable[[int, int], None] | None = None) -> ApproximateInfo:
+        """Builds an approximate search through FAISS and keeps it beside the index; a sync builds it anew when due.
+
+        Pictures that come or go are seen at once, without building. It suits the whitening in force; with another
+        one, searches are exact until it is built again. From 500,000 pictures on a sync builds one unasked.
+
+        Args:
+            progress: called with pictures done, and pictures in all.
+
+        Returns:
+            What :meth:`info` has of it from now on.
+
+        Raises:
+            InputError: FAISS is not installed, fewer than 1,000 different pictures, or it cannot be written.
+        """
+        gallery = self._current_gallery(None)
+        pictures = kept.Pictures(gallery.paths, gallery.digests, gallery.rows)
+        kind = kept.kind_of(self._store, gallery.whitening)
+        built = Approximate.build(self._store.location, kind, gallery.state, pictures, progress)
+        self._gallery = None
+        return built.info
 
     def prepare_reranking(self, *, offline: bool = False, progress: Callable[[int, int], None] | None = None) -> None:
         """Finds each picture's neighbours once and keeps them beside the index, for every re-ranking to come.
@@ -359,6 +388,24 @@ class LocalIndex:
             raise mismatch(self._store.location, self.recipe, given.recipe)
         return given
 
+    def _ann_if_due(self) -> str:
+        """Makes ready what a search of many pictures needs; says what became of the approximate search."""
+        gallery = self._current_gallery(None)
+        if not is_installed():
+            return ""
+        built = Approximate.load(self._store.location, kept.kind_of(self._store, gallery.whitening))
+        if built is not None:
+            contents, unknown = self._store.count_contents(), kept.places(built.digests, gallery.digests) < 0
+            if not built.is_outdated(contents, len(kept.firsts(gallery.digests[unknown]))):
+                return ""
+        elif len(gallery.paths) < BUILD_FROM:
+            return ""
+        try:
+            info = self.build_ann()
+        except InputError as error:
+            return f"no approximate search built: {error}"
+        return f"approximate search of {info.contents} pictures built, recall@10 {info.recall:.3f}"
+
     def _current_gallery(self, dim: int | None) -> Gallery:
         held, state = self._gallery, self._state()
         if held is not None and (held.state, held.dim) == (state, dim):
@@ -377,8 +424,13 @@ class LocalIndex:
                 )
             whitening = whitening.first(dim)
             rows = unit_rows(rows[:, :dim].astype(np.float32))
-        prepared = Prepared.load(self._store.location, state) if dim is None else None
-        self._gallery = Gallery(state, dim, whitening, pictures.paths, pictures.digests, rows, prepared)
+        prepared, approximate = None, None
+        if dim is None:
+            prepared = Prepared.load(self._store.location, state)
+            if is_installed():
+                built = Approximate.load(self._store.location, kept.kind_of(self._store, whitening))
+                approximate = None if built is None else ApproximateSearch(built, state, pictures)
+        self._gallery = Gallery(state, dim, whitening, pictures.paths, pictures.digests, rows, prepared, approximate)
         return self._gallery
 
     def _state(self) -> str:

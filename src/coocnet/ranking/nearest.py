@@ -15,7 +15,7 @@ from coocnet.ranking.checks import need_count, unit_or_zero
 
 _BLOCK = 512  # queries at once
 _PRODUCTS = 1 << 23  # similarities at once: 32 MiB
-_FEW = 4  # so many queries are summed one after the other: a matrix product of few rows is slower
+_FEW = 6  # so many queries are summed one after the other: a matrix product of few rows is slower
 _IN_CACHE = 1 << 18  # numbers of the database that stay in a core's cache from one query to the next
 _WORTH_THREADS = 1 << 23  # numbers of the database
 _CHUNK = 256  # similarities of which the largest stands for all
@@ -231,7 +231,7 @@ def _multiply(
     if not half and len(queries) > _FEW:
         np.matmul(queries, rows.T, out=out)
         return
-    step = max(1, _IN_CACHE // max(1, rows.shape[1]))
+    step = max(1, _IN_CACHE // max(1, rows.shape[1])) * (1 if len(queries) <= _FEW else 16)
     room = np.empty((step, rows.shape[1]), np.int32) if half else None
     for start in range(0, len(rows), step):
         some = slice(start, start + step)
