@@ -71,11 +71,8 @@ def test_it_finds_what_it_says_it_finds(place, rows, whitened) -> None:
 def test_it_answers_where_nobody_says_how_and_an_exact_search_when_asked(built, rows, monkeypatch) -> None:
     with open_index(built) as index:
         right = index.search(rows[:5], k=10, exact=True)
-        monkeypatch.setattr(
-            approximate.ApproximateSearch,
-            "nearest",
-            lambda _, queries, count: [(np.arange(1), np.ones(1))] * len(queries),
-        )
+        one_hit = [(np.arange(1), np.ones(1))]
+        monkeypatch.setattr(approximate.ApproximateSearch, "nearest", lambda *asked: one_hit * len(asked[1]))
         assert [len(hits) for hits in index.search(rows[:5], k=10)] == [1] * 5
         assert index.search(rows[:5], k=10, exact=True) == right
         for options in ({"k": 101}, {"expansion": "aqe"}, {"reranking": "reciprocal"}):
@@ -197,6 +194,16 @@ def test_few_pictures_need_none(place, rows) -> None:
     put(place, named(rows[:500]))
     with open_index(place) as index, pytest.raises(InputError, match="needs 1000 different pictures"):
         index.build_ann()
+
+
+def test_rows_without_any_likeness_are_searched_exactly(place) -> None:
+    random = np.random.default_rng(0).standard_normal((2000, 200))
+    put(place, named((random / np.linalg.norm(random, axis=1, keepdims=True)).astype(np.float32)))
+    with open_index(place) as index:
+        with pytest.raises(InputError, match="half of its lists"):
+            index.build_ann()
+        assert index.info().approximate is None
+    assert not list(place.glob("approximate*"))
 
 
 @pytest.fixture

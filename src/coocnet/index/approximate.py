@@ -111,7 +111,8 @@ class Approximate:
         """Builds one and keeps it beside the index.
 
         Raises:
-            InputError: FAISS is not installed, fewer than 1,000 different pictures, or it cannot be written.
+            InputError: FAISS is not installed, fewer than 1,000 different pictures, pictures that are so little alike
+                that it would not be faster, or it cannot be written.
         """
         faiss = _faiss()
         first = firsts(pictures.digests)
@@ -282,9 +283,14 @@ def _tuned(built: Any, rows: Float[np.ndarray, "n d"], first: Int[np.ndarray, " 
             scores = similarities_of_pairs(query[None], different, np.zeros(len(others), np.int64), others)
             hits += min(_K, int((scores >= worst - 1e-6).sum()))
         recall = hits / (_K * len(queries))
-        if recall >= _TUNED_TO or probes == built.nlist:
+        if recall >= _TUNED_TO:
             return probes, round(recall, 4)
-        probes = min(probes + max(1, probes // 4), int(built.nlist))
+        probes += max(1, probes // 4)
+        if probes > built.nlist // 2:
+            raise InputError(
+                f"an approximate search would have to look through more than half of its lists, where it finds "
+                f"{recall:.3f} of what it should: these pictures are too little alike, so searches stay exact"
+            )
 
 
 def _without_storage(kind: dict[str, str]) -> dict[str, str]:

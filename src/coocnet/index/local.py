@@ -174,7 +174,8 @@ class LocalIndex:
             What :meth:`info` has of it from now on.
 
         Raises:
-            InputError: FAISS is not installed, fewer than 1,000 different pictures, or it cannot be written.
+            InputError: FAISS is not installed, fewer than 1,000 different pictures, pictures that are so little alike
+                that it would not be faster, or it cannot be written.
         """
         gallery = self._current_gallery(None)
         pictures = kept.Pictures(gallery.paths, gallery.digests, gallery.rows)
