@@ -3,10 +3,10 @@
     python benchmarks/opening.py [--pictures 100000] [--out results/opening.json]
 
 The index is synthetic: unit rows in clusters of 20 around random directions, their paths and digests put straight
-into the store, and a random rotation as its whitening. Each figure is of a fresh process that imports coocnet, opens the
-index, and searches for one stored row; the files are in the page cache. "first" is the very first answer, which makes
-what later ones find beside the index, "exact" and "approximate" are those later ones, and "change" the first answer
-after one picture came and one went. PyTorch must not be loaded by any of it.
+into the store, and a random rotation as its whitening. Each figure is of a fresh process that imports coocnet, opens
+the index, and searches for one stored row; the files are in the page cache. "first" is the very first answer, which
+makes what later ones find beside the index, "exact" and "approximate" are those later ones, and "change" the first
+answer after one picture came and one went. PyTorch must not be loaded by any of it.
 """
 
 from __future__ import annotations
