@@ -63,7 +63,7 @@ def test_it_finds_what_it_says_it_finds(place, rows, whitened) -> None:
         said = index.build_ann()
         assert index.info().approximate == said
         assert said.contents == COUNT
-        assert said.recall >= 0.95
+        assert min(said.recall, said.recall_of_others) >= 0.95
         assert said.probes < said.lists
         assert recall(index, alike(rows[:200])) > 0.9
 

@@ -392,8 +392,8 @@ def _search_line(held: IndexInfo) -> str:
     if not built.installed:
         return f'exact{kept}: for the approximate search that was built, pip install "coocnet[ann]"'
     return (
-        f"approximate, recall@10 {built.recall:.3f} on pictures of its own; {built.probes} of {built.lists} lists of "
-        f"{built.contents} contents{kept}"
+        f"approximate, recall@10 {built.recall:.3f} for pictures of its own, {built.recall_of_others:.3f} for "
+        f"queries like none of them; {built.probes} of {built.lists} lists of {built.contents} contents{kept}"
     )
 
 
