@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from hashlib import blake2b
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from coocnet.data.walk import FileStamp
 from coocnet.describe import Describer
 from coocnet.index import SyncReport, open_index
+from coocnet.index.store import Described
 from coocnet.recipe import Recipe
 
 
@@ -33,3 +37,28 @@ class Unused(Describer):
 
     def __init__(self) -> None:
         pytest.fail("a describer was made though nothing needs describing")
+
+
+def synthetic_rows(count: int, *, seed: int = 0, dim: int = 24) -> np.ndarray:
+    """Unit rows of some clusters, of a row's length in :func:`synthetic_index`."""
+    random = np.random.default_rng(seed)
+    rows = random.standard_normal((8, dim))[random.integers(0, 8, count)] + random.standard_normal((count, dim))
+    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+
+
+def put(place: Path, rows: dict[str, np.ndarray]) -> None:
+    """Stores rows under paths in an index, as a sync would; equal rows are of equal content."""
+    recipe = Recipe(whitening="none")
+    with open_index(place, recipe) as index:
+        store = index._store
+        store.bind(recipe, "0" * 64, len(next(iter(rows.values()))))
+        store.put(
+            Described(path, FileStamp(1, 1), blake2b(row.tobytes(), digest_size=16).digest(), row)
+            for path, row in rows.items()
+        )
+
+
+def named(rows: np.ndarray, prefix: str = "") -> dict[str, np.ndarray]:
+    """A path for each row, not in their order."""
+    order = np.random.default_rng(len(rows)).permutation(len(rows))
+    return {f"/photos/{prefix}{place:06}é.jpg": row for place, row in zip(order, rows, strict=True)}

@@ -67,6 +67,13 @@ def index(
     allow_empty: Annotated[
         bool, typer.Option("--allow-empty", help="Drop the folder's pictures though it holds none now, or is gone.")
     ] = False,
+    storage: Annotated[
+        str | None,
+        typer.Option("--storage", help="Keep what is searched as float32 or float16, half the size.", metavar="TYPE"),
+    ] = None,
+    ann: Annotated[
+        bool, typer.Option("--ann", help="Build an approximate search, however small the collection is.")
+    ] = False,
     device: DeviceOption = None,
 ) -> None:
     """Bring the index up to date with a folder: new pictures in, changed ones anew, deleted ones out.
@@ -92,6 +99,8 @@ def index(
                     f"The whitening has {given.dim} dimensions, the recipe names {opened.recipe.dim}: "
                     f"{given.dim} are used."
                 )
+        if storage is not None:
+            opened.use_storage(storage)
         task = progress.add_task("Looking at the folder", total=None)
 
         def show(state: SyncProgress) -> None:
@@ -110,6 +119,9 @@ def index(
             progress.stop()
             err.print("Interrupted. What was described is stored; the same command goes on from there.")
             raise typer.Exit(130) from None
+        if ann and not report.approximate:
+            built = opened.build_ann()
+            report.approximate = f"approximate search built, recall@10 {built.recall:.3f}"
         info = opened.info()
     _print_report(report, f"{printable(info.location)} holds {info.pictures} pictures.")
 
@@ -143,6 +155,9 @@ def search(
     rerank: Annotated[
         str, typer.Option(help="Re-rank: reciprocal, the best 100; diffusion, all. See coocnet prepare.")
     ] = "none",
+    exact: Annotated[
+        bool, typer.Option("--exact", help="Search exactly even where an approximate search was built.")
+    ] = False,
     scales: Annotated[
         str | None, typer.Option(help="Describe the picture at these scales, as 1,0.7,0.5.", metavar="S1,S2,…")
     ] = None,
@@ -167,7 +182,16 @@ def search(
         if target is not None and opened.holds(target):
             raise InputError(f"{printable(target)} is a picture of the collection: write to another place")
         row = _query_row(opened, image, part, device, None if scales is None else _numbers("scales", scales))
-        hits = opened.search(row, k=k, threshold=least, dim=dim, expansion=qe, augmentation=dba, reranking=rerank)[0]
+        hits = opened.search(
+            row,
+            k=k,
+            threshold=least,
+            dim=dim,
+            expansion=qe,
+            augmentation=dba,
+            reranking=rerank,
+            exact=exact or None,
+        )[0]
         learned = opened.auto_threshold(dim=dim) if least == "auto" and opened.info().pictures else None
         same = content_digest(read_bytes(image))
         if as_json:
@@ -220,6 +244,7 @@ def info(index_place: IndexOption = DEFAULT_INDEX, as_json: JsonOption = False) 
         "weights SHA-256": held.weights_sha256,
         "dimensions": held.dim,
         "whitening": _whitening_line(held),
+        "search": _search_line(held),
         "size on disk": f"{held.size_bytes / 1e6:.1f} MB",
         "made": held.made,
         "skipped": len(held.skipped),
@@ -331,6 +356,8 @@ def _print_report(report: SyncReport, closing: str) -> None:
         err.print(f"Not looked at: {', '.join(left)}.")
     if report.whitening:
         err.print(f"{plain(report.whitening[0].upper() + report.whitening[1:])}.")
+    if report.approximate:
+        err.print(f"{plain(report.approximate[0].upper() + report.approximate[1:])}.")
     counts = (
         (report.added, "added"),
         (report.updated, "updated"),
@@ -355,6 +382,19 @@ def _whitening_line(held: IndexInfo) -> str:
     if held.recipe.whitening == "none":
         return "none: the recipe asks for none"
     return "none yet: it is learned when there are more pictures, or given with --whitening FILE"
+
+
+def _search_line(held: IndexInfo) -> str:
+    built = held.approximate
+    kept = "" if held.storage == "float32" else f", rows kept as {held.storage}"
+    if built is None:
+        return f"exact{kept}"
+    if not built.installed:
+        return f'exact{kept}: for the approximate search that was built, pip install "coocnet[ann]"'
+    return (
+        f"approximate, recall@10 {built.recall:.3f} for pictures of its own, {built.recall_of_others:.3f} for "
+        f"queries like none of them; {built.probes} of {built.lists} lists of {built.contents} contents{kept}"
+    )
 
 
 def _montage(image: Path, box: Box | None, hits: Sequence[Hit], recipe: Recipe) -> Image.Image:

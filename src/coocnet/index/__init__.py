@@ -1,9 +1,19 @@
 """The index: a folder that remembers the rows of a collection, keeps up with it, and is searched."""
 
+from coocnet.index.approximate import ApproximateInfo
 from coocnet.index.gallery import Hit
 from coocnet.index.info import IndexInfo
 from coocnet.index.local import LocalIndex, open_index
 from coocnet.index.store import SyncedFolder
 from coocnet.index.sync import SyncProgress, SyncReport
 
-__all__ = ["Hit", "IndexInfo", "LocalIndex", "SyncProgress", "SyncReport", "SyncedFolder", "open_index"]
+__all__ = [
+    "ApproximateInfo",
+    "Hit",
+    "IndexInfo",
+    "LocalIndex",
+    "SyncProgress",
+    "SyncReport",
+    "SyncedFolder",
+    "open_index",
+]

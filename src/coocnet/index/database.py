@@ -28,6 +28,8 @@ from coocnet.errors import (
 
 DATABASE_NAME = "index.sqlite"
 LOCK_NAME = "sync.lock"
+DERIVED_NAMES = ("gallery", "neighbours.npz", "approximate")
+"""How the files begin that are made from the rows and may be removed at any time."""
 _APPLICATION_ID = 0x434F4F43  # "COOC"
 _SCHEMA_VERSION = 1
 _BUSY_TIMEOUT_S = 30
@@ -244,7 +246,7 @@ def _check_place(folder: Path, *, may_make: bool) -> None:
         return
     if not may_make:
         raise _missing(folder)
-    ours = (DATABASE_NAME, LOCK_NAME)
+    ours = (DATABASE_NAME, LOCK_NAME, *DERIVED_NAMES)
     if os.path.isdir(folder) and any(not entry.name.startswith(ours) for entry in folder.iterdir()):
         raise ForeignIndexError(
             f"{name} is a folder that holds other things; "

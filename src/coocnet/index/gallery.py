@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from numbers import Real
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int, UInt8
 
 from coocnet.errors import InputError
+from coocnet.index.approximate import LONGEST, ApproximateSearch
+from coocnet.index.kept import firsts
 from coocnet.index.prepared import Prepared
 from coocnet.ranking import EXPANSIONS, RERANKINGS, Reranking, augment_database, similarity_cut
+from coocnet.ranking.nearest import nearest, similarities_at
 from coocnet.recipe import Recipe
 from coocnet.whitening import Whitening
 
@@ -43,23 +46,32 @@ class Hit:
 
 @dataclass(frozen=True)
 class Gallery:
-    """The rows as of one generation of the store, and the whitening that is on them, to ``dim`` dimensions if any."""
+    """The rows as of one state of the store, and the whitening that is on them, to ``dim`` dimensions if any.
 
-    generation: int
+    Rows are float32, or float16 where the index is to be small.
+    """
+
+    state: str
     dim: int | None
     whitening: Whitening | None
-    paths: list[str]
-    digests: list[bytes]
+    paths: Sequence[str]
+    digests: UInt8[np.ndarray, "n 16"]
     rows: Float[np.ndarray, "n d"]
     prepared: Prepared | None = None
+    approximate: ApproximateSearch | None = None
     _ranked_by: dict[tuple[str, bool], Reranking] = field(default_factory=dict)
     _augmented_by: dict[tuple[int, float], np.ndarray] = field(default_factory=dict)
 
     @cached_property
     def cut(self) -> float:
         """The threshold "auto"; see :func:`~coocnet.ranking.similarity_cut`."""
-        _, first = np.unique(np.array(self.digests, dtype=object), return_index=True)
-        return similarity_cut(self.rows[np.sort(first)])
+        first = firsts(self.digests)
+        return similarity_cut(self.rows if len(first) == len(self.rows) else self.rows[first])
+
+    @cached_property
+    def wide_rows(self) -> Float[np.ndarray, "n d"]:
+        """The rows as float32, for what computes with all of them."""
+        return self.rows.astype(np.float32, copy=False)
 
     def is_whitened(self, recipe: Recipe) -> bool:
         """Whether similarities of different things lie around 0, so that powers of them weigh."""
@@ -75,11 +87,16 @@ class Gallery:
         expansion: str,
         augmentation: bool,
         reranking: str,
+        exact: bool | None = None,
     ) -> Iterator[list[Hit]]:
         """The hits of each query; arguments as :meth:`coocnet.index.LocalIndex.search`."""
         least = self.cut if threshold == "auto" else threshold
         whitened = self.is_whitened(recipe)
-        rows = self._augmented(recipe, whitened=whitened) if augmentation else self.rows
+        plainly = expansion == "none" and reranking == "none"
+        approximate = self._approximate_for(exact, k=k, plainly=plainly and not augmentation)
+        rows = self.rows if plainly else self.wide_rows
+        if augmentation:
+            rows = self._augmented(recipe, whitened=whitened)
         plain = queries if self.whitening is None else self.whitening.apply(queries)
         queries = plain
         if expansion != "none":
@@ -88,20 +105,46 @@ class Gallery:
         ranker = None if reranking == "none" else self._ranker(reranking, rows, whitened=whitened)
         for start in range(0, len(queries), _QUERIES_AT_ONCE):
             some = slice(start, start + _QUERIES_AT_ONCE)
-            similarities = queries[some] @ rows.T
-            # An expanded query resembles what it was expanded by, and an augmented row its neighbours.
-            decisive = plain[some] @ self.rows.T if threshold == "auto" else similarities
-            if ranker is None:
-                orders = [_best(one, k) for one in similarities]
+            positions: Iterable[np.ndarray]
+            similarities: Iterable[np.ndarray]
+            if approximate is not None:
+                positions, similarities = zip(*approximate.nearest(queries[some], k), strict=True)
+            elif ranker is None:
+                positions, similarities = nearest(rows, queries[some], k)
             else:
                 longest = len(rows) if ranker.ranks_all and least is not None else max(k, _SHORT_LIST)
-                orders = list(ranker.rank(queries[some], k=longest).positions)
-            for order, one, tested in zip(orders, similarities, decisive, strict=True):
-                kept = order if least is None else order[tested[order] >= least]
-                yield [
-                    Hit(rank, self.paths[at], float(one[at]), self.digests[at])
-                    for rank, at in enumerate(kept[:k], start=1)
-                ]
+                positions = ranked = ranker.rank(queries[some], k=longest).positions
+                similarities = similarities_at(rows, queries[some], ranked)
+            # An expanded query resembles what it was expanded by, and an augmented row its neighbours.
+            changed = expansion != "none" or augmentation
+            decisive = similarities
+            if threshold == "auto" and changed:
+                decisive = similarities_at(self.rows, plain[some], np.asarray(positions))
+            for order, one, tested in zip(positions, similarities, decisive, strict=True):
+                kept = slice(None) if least is None else tested >= least
+                yield self._hits(order[kept][:k], one[kept][:k])
+
+    def _approximate_for(self, exact: bool | None, *, k: int, plainly: bool) -> ApproximateSearch | None:
+        """The approximate search where it is asked for, or nobody cares, and it can answer."""
+        if exact:
+            return None
+        fits = plainly and k <= LONGEST
+        if self.approximate is not None and fits and self.approximate.serves():
+            return self.approximate
+        if exact is None:
+            return None
+        if fits:
+            raise InputError("this index has no approximate search in force: make one with coocnet index DIR --ann")
+        raise InputError(
+            f"an approximate search gives up to {LONGEST} hits, without expansion, augmentation or re-ranking; "
+            f"got k={k}"
+        )
+
+    def _hits(self, positions: Int[np.ndarray, " k"], similarities: Float[np.ndarray, " k"]) -> list[Hit]:
+        return [
+            Hit(rank, self.paths[at], float(similarity), self.digests[at].tobytes())
+            for rank, (at, similarity) in enumerate(zip(positions, similarities, strict=True), start=1)
+        ]
 
     def _augmented(self, recipe: Recipe, *, whitened: bool) -> Float[np.ndarray, "n d"]:
         key = (recipe.expansion_neighbours, recipe.expansion_alpha)
@@ -110,14 +153,14 @@ class Gallery:
             if graph is not None and graph.positions.shape[1] <= recipe.expansion_neighbours:
                 graph = None
             self._augmented_by[key] = augment_database(
-                self.rows, n=key[0], alpha=key[1], whitened=whitened, graph=graph
+                self.wide_rows, n=key[0], alpha=key[1], whitened=whitened, graph=graph
             )
         return self._augmented_by[key]
 
     def _ranker(self, name: str, rows: Float[np.ndarray, "n d"], *, whitened: bool) -> Reranking:
-        key = name, rows is not self.rows
+        key = name, rows is not self.wide_rows
         if key not in self._ranked_by:
-            kept = self.prepared if rows is self.rows else None
+            kept = self.prepared if rows is self.wide_rows else None
             options = {"whitened": whitened} if name == "diffusion" else {}
             self._ranked_by[key] = RERANKINGS[name](rows, **(kept.known_by(name) if kept else {}), **options)
         return self._ranked_by[key]
@@ -159,11 +202,3 @@ def checked_rows(rows: np.ndarray, dim: int) -> Float[np.ndarray, "q d"]:
             f"got lengths from {lengths.min():g} to {lengths.max():g}"
         )
     return given.astype(np.float32)
-
-
-def _best(similarities: np.ndarray, k: int) -> np.ndarray:
-    """The k largest, falling; equal ones in order of position."""
-    count = min(k, len(similarities))
-    least = np.partition(similarities, -count)[-count]
-    candidates = np.flatnonzero(similarities >= least)
-    return candidates[np.argsort(-similarities[candidates], kind="stable")][:count]

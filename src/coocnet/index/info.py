@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 
 from coocnet.index import layer
-from coocnet.index.database import DATABASE_NAME
+from coocnet.index.approximate import Approximate, ApproximateInfo
+from coocnet.index.database import DATABASE_NAME, DERIVED_NAMES
+from coocnet.index.kept import kind_of, storage_of
 from coocnet.index.store import Store, SyncedFolder
 from coocnet.recipe import Recipe
 
@@ -24,7 +27,9 @@ class IndexInfo:
         whitening: provenance of the whitening in force, or None.
         whitening_declined: the user asked for none.
         folders: the folders it was synchronised with.
-        size_bytes: of the index on disk.
+        size_bytes: of the index on disk, with what is derived from it.
+        storage: how rows are kept for searching once there are many.
+        approximate: the approximate search that was built for these rows, or None.
         made: when, UTC.
         skipped: files left out at the last sync, with their reasons.
     """
@@ -39,6 +44,8 @@ class IndexInfo:
     whitening_declined: bool
     folders: list[SyncedFolder]
     size_bytes: int
+    storage: str
+    approximate: ApproximateInfo | None
     made: str
     skipped: dict[str, str]
 
@@ -47,7 +54,7 @@ def info_of(store: Store, recipe: Recipe) -> IndexInfo:
     """See :meth:`coocnet.index.LocalIndex.info`."""
     with store.snapshot():
         stored = layer.in_force(store, recipe)
-        files = store.location.glob(f"{DATABASE_NAME}*")
+        built = Approximate.load(store.location, kind_of(store, None if stored is None else stored.whitening))
         return IndexInfo(
             location=str(store.location),
             recipe=store.recipe,
@@ -58,7 +65,17 @@ def info_of(store: Store, recipe: Recipe) -> IndexInfo:
             whitening=None if stored is None else {"version": str(stored.version), **stored.whitening.provenance},
             whitening_declined=store.whitening_declined(),
             folders=store.folders(),
-            size_bytes=sum(file.stat().st_size for file in files),
+            size_bytes=_size_bytes(store),
+            storage=storage_of(store),
+            approximate=None if built is None else built.info,
             made=store.meta("made") or "",
             skipped=store.skipped(),
         )
+
+
+def _size_bytes(store: Store) -> int:
+    total = 0
+    for file in store.location.iterdir():
+        with suppress(FileNotFoundError):  # another process may be making it anew
+            total += file.stat().st_size if file.name.startswith((DATABASE_NAME, *DERIVED_NAMES)) else 0
+    return total

@@ -13,14 +13,15 @@ from jaxtyping import Float
 from coocnet.data.images import content_digest, read_bytes
 from coocnet.errors import InputError, WhiteningError
 from coocnet.fetch import Progress
-from coocnet.index import layer
+from coocnet.index import kept, layer
+from coocnet.index.approximate import BUILD_FROM, Approximate, ApproximateInfo, ApproximateSearch, is_installed
 from coocnet.index.gallery import Gallery, Hit, check_count, check_names, check_threshold, checked_rows
 from coocnet.index.info import IndexInfo, info_of
 from coocnet.index.prepared import Prepared
 from coocnet.index.store import Store, mismatch
 from coocnet.index.sync import RowSource, SyncProgress, SyncReport, sole_writer, synchronise
 from coocnet.recipe import Recipe
-from coocnet.whitening import Whitening
+from coocnet.whitening import Whitening, unit_rows
 
 if TYPE_CHECKING:
     from coocnet.describe import Describer
@@ -97,6 +98,8 @@ class LocalIndex:
             )
             self._gallery = None
             report.whitening = layer.learn_if_due(self._store, self.recipe)
+        if self._store.count_pictures() >= kept.KEEP_FROM:
+            report.approximate = self._ann_if_due()
         return report
 
     def search(
@@ -109,8 +112,9 @@ class LocalIndex:
         expansion: str | None = None,
         augmentation: bool = False,
         reranking: str = "none",
+        exact: bool | None = None,
     ) -> list[list[Hit]]:
-        """The most similar pictures for each query row, exactly, best first.
+        """The most similar pictures for each query row, best first: exactly, unless the collection is very large.
 
         Args:
             rows: as :meth:`Describer.describe` gives them, before whitening.
@@ -124,12 +128,16 @@ class LocalIndex:
             reranking: a name in ``coocnet.ranking.RERANKINGS``: "reciprocal" puts the 100 most similar in another
                 order, or k if that is more; "diffusion" all of them. Either is prepared at the first such search,
                 which for a large collection takes minutes, unless :meth:`prepare_reranking` has done it.
+            exact: True for an exact search; False for the approximate one of :meth:`build_ann`. If not given, that
+                one answers where there is one and it can: up to 100 hits, of all dimensions, without expansion,
+                augmentation or re-ranking; :meth:`info` has its recall. Similarities are exact in both.
 
         Returns:
             One list for each row; equal similarities are in order of path.
 
         Raises:
-            InputError: k below 1, a threshold that is no number, rows that no describer gives, an unknown name,
+            InputError: k below 1, a threshold that is no number, rows that no describer gives, an unknown name, an
+                approximate search that there is not or that cannot answer this, FAISS is needed and not installed,
                 weights by similarity of rows that were never whitened or centred, or too few pictures for "auto".
             WhiteningError: more dimensions than the whitening has, or there is no whitening.
         """
@@ -149,8 +157,32 @@ class LocalIndex:
             expansion=chosen,
             augmentation=augmentation,
             reranking=reranking,
+            exact=exact,
         )
         return list(found)
+
+    def build_ann(self, *, progress: Callable[[int, int], None] | None = None) -> ApproximateInfo:
+        """Builds an approximate search through FAISS and keeps it beside the index; a sync builds it anew when due.
+
+        Pictures that come or go are seen at once, without building. It suits the whitening in force; with another
+        one, searches are exact until it is built again. From 500,000 pictures on a sync builds one unasked.
+
+        Args:
+            progress: called with pictures done, and pictures in all.
+
+        Returns:
+            What :meth:`info` has of it from now on.
+
+        Raises:
+            InputError: FAISS is not installed, fewer than 1,000 different pictures, pictures that are so little alike
+                that it would not be faster, or it cannot be written.
+        """
+        gallery = self._current_gallery(None)
+        pictures = kept.Pictures(gallery.paths, gallery.digests, gallery.rows)
+        kind = kept.kind_of(self._store, gallery.whitening)
+        built = Approximate.build(self._store.location, kind, gallery.state, pictures, progress)
+        self._gallery = None
+        return built.info
 
     def prepare_reranking(self, *, offline: bool = False, progress: Callable[[int, int], None] | None = None) -> None:
         """Finds each picture's neighbours once and keeps them beside the index, for every re-ranking to come.
@@ -167,9 +199,9 @@ class LocalIndex:
         """
         gallery = self._current_gallery(None)
         prepared = Prepared.of(
-            gallery.rows, offline=offline, whitened=gallery.is_whitened(self.recipe), progress=progress
+            gallery.wide_rows, offline=offline, whitened=gallery.is_whitened(self.recipe), progress=progress
         )
-        prepared.save(self._store.location, self._prepared_key(gallery.generation))
+        prepared.save(self._store.location, gallery.state)
         self._gallery = None
 
     def auto_threshold(self, *, dim: int | None = None) -> float:
@@ -269,6 +301,25 @@ class LocalIndex:
                 self._store.forget_whitening()
         self._gallery = None
 
+    def use_storage(self, storage: str) -> None:
+        """Says how the rows of 5,000 pictures or more are kept for searching.
+
+        Args:
+            storage: "float32"; or "float16", half the memory and disk beside the index, whose own rows stay float32.
+                Then the similarities are those of the rounded rows: on unit rows off by less than 0.0005, in practice
+                by about 0.00001, so that only pictures as alike as that may change their order.
+
+        Raises:
+            InputError: something else.
+            IndexBusyError: another process is synchronising this index.
+        """
+        if storage not in kept.STORAGES:
+            raise InputError(f"rows are kept as {' or '.join(kept.STORAGES)}, got {storage!r}")
+        with sole_writer(self._store):
+            if kept.storage_of(self._store) != storage:
+                self._store.put_storage(storage)
+        self._gallery = None
+
     def fit_whitening(
         self,
         *,
@@ -338,31 +389,54 @@ class LocalIndex:
             raise mismatch(self._store.location, self.recipe, given.recipe)
         return given
 
-    def _current_gallery(self, dim: int | None) -> Gallery:
-        held = self._gallery
-        if held is None or (held.generation, held.dim) != (self._store.generation(), dim):
-            with self._store.snapshot():
-                generation = self._store.generation()
-                self._store.check_recipe(self.recipe)
-                paths, digests, rows = self._store.matrix()
-                whitening = self.whitening()
-            if dim is not None:
-                if whitening is None:
-                    raise WhiteningError(
-                        f"only whitened rows have first dimensions, so {dim} of them cannot be used: this index has "
-                        "no whitening; give it one with use_whitening, or coocnet index --whitening FILE"
-                    )
-                whitening = whitening.first(dim)
-            if whitening is not None:
-                rows = whitening.apply(rows)
-            key = self._prepared_key(generation)
-            prepared = Prepared.load(self._store.location, key) if dim is None else None
-            held = self._gallery = Gallery(generation, dim, whitening, paths, digests, rows, prepared)
-        return held
+    def _ann_if_due(self) -> str:
+        """Makes ready what a search of many pictures needs; says what became of the approximate search."""
+        gallery = self._current_gallery(None)
+        if not is_installed():
+            return ""
+        built = Approximate.load(self._store.location, kept.kind_of(self._store, gallery.whitening))
+        if built is not None:
+            contents, unknown = self._store.count_contents(), kept.places(built.digests, gallery.digests) < 0
+            if not built.is_outdated(contents, len(kept.firsts(gallery.digests[unknown]))):
+                return ""
+        elif len(gallery.paths) < BUILD_FROM:
+            return ""
+        try:
+            info = self.build_ann()
+        except InputError as error:
+            return f"no approximate search built: {error}"
+        return f"approximate search of {info.contents} pictures built, recall@10 {info.recall:.3f}"
 
-    def _prepared_key(self, generation: int) -> str:
-        """A generation is a number within one index only, and the recipe can put the whitening away."""
-        return f"{self._store.meta('made')} {generation} {self.recipe.whitening}"
+    def _current_gallery(self, dim: int | None) -> Gallery:
+        held, state = self._gallery, self._state()
+        if held is not None and (held.state, held.dim) == (state, dim):
+            return held
+        with self._store.snapshot():
+            state = self._state()
+            self._store.check_recipe(self.recipe)
+            whitening = self.whitening()
+            pictures = kept.pictures_of(self._store, whitening)
+        rows = pictures.rows
+        if dim is not None:
+            if whitening is None:
+                raise WhiteningError(
+                    f"only whitened rows have first dimensions, so {dim} of them cannot be used: this index has "
+                    "no whitening; give it one with use_whitening, or coocnet index --whitening FILE"
+                )
+            whitening = whitening.first(dim)
+            rows = unit_rows(rows[:, :dim].astype(np.float32))
+        prepared, approximate = None, None
+        if dim is None:
+            prepared = Prepared.load(self._store.location, state)
+            if is_installed():
+                built = Approximate.load(self._store.location, kept.kind_of(self._store, whitening))
+                approximate = None if built is None else ApproximateSearch(built, state, pictures)
+        self._gallery = Gallery(state, dim, whitening, pictures.paths, pictures.digests, rows, prepared, approximate)
+        return self._gallery
+
+    def _state(self) -> str:
+        """What decides the rows that are searched: the store, and the recipe, which can put a whitening away."""
+        return f"{self._store.state()} {self.recipe.whitening}"
 
 
 def open_index(location: str | os.PathLike[str], recipe: Recipe | None = None) -> LocalIndex:

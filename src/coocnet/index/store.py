@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import os
 import reprlib
+import secrets
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ from coocnet.recipe import Recipe
 from coocnet.whitening import Whitening
 
 _NO_WHITENING = "0"
+_AT_ONCE = 500
 
 
 @dataclass(frozen=True)
@@ -101,12 +103,18 @@ class Store:
         """Changes whenever what a search answers may have changed."""
         return int(self.meta("generation") or 0)
 
+    def state(self) -> str:
+        """What is read now, told from every other state of this index, and of one restored from a copy."""
+        found = dict(self._database.read("SELECT key, value FROM meta WHERE key IN ('made', 'generation', 'change')"))
+        return " ".join(str(found.get(key, "")) for key in ("made", "generation", "change"))
+
     @contextmanager
     def _changing(self) -> Iterator[sqlite3.Connection]:
         """One transaction that begins a new generation."""
         with self._database.writing() as db:
             yield db
             put_meta(db, "generation", str(self.generation() + 1))
+            put_meta(db, "change", secrets.token_hex(8))
 
     # What the index is
 
@@ -283,6 +291,27 @@ class Store:
             digests.append(digest)
         return paths, digests, rows[: len(paths)]
 
+    def listing(self) -> tuple[list[bytes], np.ndarray, np.ndarray]:
+        """Paths in order, and for each its content's digest, (n, 16) uint8, and number, (n,) int64; no rows."""
+        contents = self._database.read("SELECT id, digest FROM descriptors")
+        digests = np.frombuffer(b"".join(digest for _, digest in contents), np.uint8).reshape(-1, 16)
+        numbers = np.array([number for number, _ in contents], np.int64)
+        pictures = self._database.read("SELECT path, descriptor FROM pictures ORDER BY path")
+        shown = np.array([number for _, number in pictures], np.int64)
+        order = np.argsort(numbers)
+        return [path for path, _ in pictures], digests[order[np.searchsorted(numbers, shown, sorter=order)]], shown
+
+    def rows_of(self, contents: Sequence[int] | np.ndarray) -> np.ndarray:
+        """Rows of contents by their numbers, which are rising and all there, (n, d) float32."""
+        dim = int(self.meta("dim") or 0)
+        rows = np.empty((len(contents), dim), np.float32)
+        for start in range(0, len(rows), _AT_ONCE):
+            some = [int(number) for number in contents[start : start + _AT_ONCE]]
+            query = f"SELECT row FROM descriptors WHERE id IN ({','.join('?' * len(some))}) ORDER BY id"  # noqa: S608
+            for position, (row,) in enumerate(self._database.stream(query, some), start):
+                rows[position] = self._decoded(row, "a picture", dim)
+        return rows
+
     def mean_row(self) -> np.ndarray:
         """The mean of the rows of every different content, (d,) float64; of one content at least."""
         dim = int(self.meta("dim") or 0)
@@ -316,6 +345,11 @@ class Store:
     def whitening_declined(self) -> bool:
         """Whether the user asked for none, so that none is to be learned either."""
         return self.meta("whitening") == _NO_WHITENING
+
+    def put_storage(self, storage: str) -> None:
+        """Notes how rows are to be kept for searching, a name in ``coocnet.index.kept.STORAGES``."""
+        with self._changing() as db:
+            put_meta(db, "storage", storage)
 
     def put_whitening(self, whitening: Whitening | None, *, learned_here: bool) -> None:
         """Puts a whitening in force as a new version; None for none. Earlier versions stay in the file."""

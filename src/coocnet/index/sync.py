@@ -70,6 +70,7 @@ class SyncReport:
         others: files without the name of a picture, or hidden; not looked at.
         linked_folders: links to folders; not followed.
         whitening: what became of the whitening, in words; empty where nothing did.
+        approximate: what became of the approximate search, in words; empty where nothing did.
         time_s: how long it took.
     """
 
@@ -83,6 +84,7 @@ class SyncReport:
     linked_folders: int = 0
     skipped: list[ImageError] = field(default_factory=list)
     whitening: str = ""
+    approximate: str = ""
     time_s: float = 0.0
 
 

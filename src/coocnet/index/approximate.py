@@ -1,0 +1,331 @@
+"""Search of very large collections through FAISS: fast, with a recall that was measured, and exact similarities.
+
+The contents are sorted into lists by their nearest centroid (inverted file), each number of a row in one byte; a
+query looks through the lists that are nearest to it. What FAISS finds are candidates: their similarities are computed
+anew from the rows themselves, so only a picture that is missed tells the answer from an exact one. Contents that came
+since are searched exactly beside it, those that are gone are left out, so nothing waits for it to be built anew.
+
+It is derived: ``approximate.npz`` says what it was built of and names the file of FAISS. What does not fit is
+ignored. FAISS is an extra (``pip install "coocnet[ann]"``), loaded by the first search that uses it; its threads are
+those of OpenMP (``OMP_NUM_THREADS``), which belong to the whole process and are left alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import math
+import os
+import secrets
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int, UInt8
+
+from coocnet.errors import InputError
+from coocnet.index.kept import UNREADABLE, Pictures, firsts, places, sweep
+from coocnet.output import written_whole
+from coocnet.ranking.nearest import nearest, similarities_of_pairs
+from coocnet.whitening import unit_rows
+
+BUILD_FROM = 500_000
+"""From here on a sync builds one where FAISS is installed: below, an exact search takes less time than it takes to
+describe the picture that is searched for (results/search.json)."""
+LONGEST = 100
+"""More hits than this are searched exactly: the recall is that of the ten best."""
+RECALL = 0.95
+"""Both recalls of :class:`ApproximateInfo` are at least this when it is built."""
+_USED_UNTIL = 0.2  # of the pictures are newer than it
+_REBUILT_FROM = 0.1
+_TABLE = "approximate.npz"
+_FILE = "approximate-{}.faiss"
+_SAMPLE, _TRAINED_ON, _ROUNDS = 500, 32, 8
+_K, _SPARE = 10, 32
+_AT_ONCE = 8192
+_NOT_BY_FAISS = (RuntimeError, OSError, ValueError, TypeError)  # the last two where a name is not text
+
+
+@dataclass(frozen=True)
+class ApproximateInfo:
+    """What is known of the approximate search of an index.
+
+    Attributes:
+        contents: different pictures it was built of.
+        lists: into which they were sorted.
+        probes: lists that a query looks through.
+        recall: measured when it was built: of the ten most similar pictures to one of the collection, itself left
+            out, the part that is found; the mean over 500 of them.
+        recall_of_others: the same for 500 queries that are like no picture, each the mean of three of those rows;
+            pictures from elsewhere were found to lie between the two (docs/search.md).
+        installed: whether FAISS is here; if not, searches are exact.
+    """
+
+    contents: int
+    lists: int
+    probes: int
+    recall: float
+    recall_of_others: float
+    installed: bool
+
+
+def is_installed() -> bool:
+    """Whether FAISS is here; it is not loaded."""
+    return importlib.util.find_spec("faiss") is not None
+
+
+@dataclass(frozen=True)
+class Approximate:
+    """An approximate search that was built: which contents it knows, and the state whose pictures ``shown`` names."""
+
+    info: ApproximateInfo
+    digests: UInt8[np.ndarray, "m 16"]
+    state: str
+    shown: Int[np.ndarray, " n"]
+    file: Path
+
+    @classmethod
+    def load(cls, folder: Path, kind: dict[str, str]) -> Approximate | None:
+        """What was built of rows of this kind; None where there is nothing, of another kind, or damaged."""
+        try:
+            with open(folder / _TABLE, "rb") as stream, np.load(stream, allow_pickle=False) as table:
+                facts = json.loads(table["facts"].tobytes())
+                file = _file_of(folder, facts)
+                if facts["kind"] != _without_storage(kind) or facts["sample"] != _sample(file):
+                    return None
+                info = ApproximateInfo(**facts["info"], installed=is_installed())
+                return cls(info, table["digests"], facts["state"], table["shown"], file)
+        except UNREADABLE:
+            return None
+
+    @classmethod
+    def build(
+        cls,
+        folder: Path,
+        kind: dict[str, str],
+        state: str,
+        pictures: Pictures,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Approximate:
+        """Builds one and keeps it beside the index.
+
+        Raises:
+            InputError: FAISS is not installed, fewer than 1,000 different pictures, pictures that are so little alike
+                that it would not be faster, or it cannot be written.
+        """
+        faiss = _faiss()
+        first = firsts(pictures.digests)
+        if len(first) < 2 * _SAMPLE:
+            raise InputError(
+                f"an approximate search needs {2 * _SAMPLE} different pictures, this collection has {len(first)}: "
+                "an exact one takes no time there"
+            )
+        built = _sorted_into_lists(pictures.rows, first, progress)
+        token = secrets.token_hex(8)
+        file = folder / _FILE.format(token)
+        probes, recalls = _tuned(built, pictures.rows, first)
+        info = ApproximateInfo(len(first), int(built.nlist), probes, *recalls, installed=True)
+        digests = pictures.digests[first]
+        shown = np.arange(len(first)) if len(first) == len(pictures.digests) else places(digests, pictures.digests)
+        before = _named(folder)
+        try:
+            faiss.write_index(built, str(file))
+            known = {key: value for key, value in asdict(info).items() if key != "installed"}
+            facts = {"kind": _without_storage(kind), "state": state, "token": token, "sample": _sample(file)}
+            content = np.frombuffer(json.dumps({**facts, "info": known}).encode(), np.uint8)
+            with written_whole(folder / _TABLE) as unfinished:
+                np.savez(unfinished, allow_pickle=False, facts=content, digests=digests, shown=shown)
+        except BaseException as error:
+            with suppress(OSError):
+                file.unlink()
+            if isinstance(error, _NOT_BY_FAISS):
+                raise InputError(f"the approximate search cannot be kept: {error}") from error
+            raise
+        sweep(folder, _FILE.format("*"), file, before)
+        return cls(info, digests, state, shown, file)
+
+    def is_outdated(self, contents: int, unknown: int) -> bool:
+        """Whether it should be built anew: so many contents are there now, so many of them unknown to it."""
+        gone = len(self.digests) - (contents - unknown)
+        return unknown + gone > _REBUILT_FROM * len(self.digests)
+
+    def content_of(self, state: str, digests: UInt8[np.ndarray, "n 16"]) -> Int[np.ndarray, " n"]:
+        """The number of the content of each picture; -1 for one that came since."""
+        return self.shown if state == self.state else places(self.digests, digests)
+
+
+class ApproximateSearch:
+    """An approximate search in the pictures of one state."""
+
+    def __init__(self, built: Approximate, state: str, pictures: Pictures) -> None:
+        self._built = built
+        self._rows = pictures.rows
+        content = built.content_of(state, pictures.digests)
+        self._new = np.flatnonzero(content < 0)
+        self._by_content = np.argsort(content, kind="stable")
+        self._starts = np.searchsorted(content, np.arange(len(built.digests) + 1), sorter=self._by_content)
+        self._serves = len(self._new) <= _USED_UNTIL * len(content)
+        self._new_rows = pictures.rows[self._new[: len(self._new) * self._serves]]
+        self._faiss: Any = None
+        self._options: dict[str, Any] = {}
+
+    def serves(self) -> bool:
+        """Whether it can be used: FAISS reads its file, and not too many pictures came since."""
+        if self._serves and self._faiss is None:
+            faiss = _faiss()
+            try:
+                self._faiss = faiss.read_index(str(self._built.file), faiss.IO_FLAG_MMAP)
+                # Threads that read ahead of every query would take longer than the query.
+                faiss.downcast_InvertedLists(self._faiss.invlists).prefetch_nthread = 0
+            except _NOT_BY_FAISS:  # another process has built it anew meanwhile
+                self._serves = False
+        return self._serves
+
+    def nearest(
+        self, queries: Float[np.ndarray, "q d"], k: int
+    ) -> Iterator[tuple[Int[np.ndarray, " k"], Float[np.ndarray, " k"]]]:
+        """Positions and similarities for each query, best first, equal ones in order of position."""
+        found = self._faiss.search(queries, k + _SPARE, params=self._parameters())[1]
+        new = nearest(self._new_rows, queries, k).positions if len(self._new) else np.empty((len(queries), 0), int)
+        for query, contents, beside in zip(queries, found, new, strict=True):
+            known = contents[contents >= 0]
+            shown = [self._by_content[self._starts[one] : self._starts[one + 1]] for one in known]
+            positions = np.sort(np.concatenate([*shown, self._new[beside]]))
+            if len(positions) < min(k, len(self._rows)) or not query.any():
+                exactly = nearest(self._rows, query[None], k)
+                yield exactly.positions[0], exactly.scores[0]
+                continue
+            similarities = similarities_of_pairs(
+                query[None], self._rows, np.zeros(len(positions), np.int64), positions
+            )
+            best = np.argsort(-similarities, kind="stable")[:k]
+            yield positions[best], similarities[best]
+
+    def _parameters(self) -> Any:
+        if not self._options:
+            faiss = _faiss()
+            self._options["nprobe"] = self._built.info.probes
+            present = self._starts[1:] > self._starts[:-1]
+            if not present.all():
+                bits = np.packbits(present, bitorder="little")
+                self._bits = bits  # FAISS keeps the address only
+                self._options["sel"] = faiss.IDSelectorBitmap(len(present), faiss.swig_ptr(bits))
+        return _faiss().SearchParametersIVF(**self._options)
+
+
+def _faiss() -> Any:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # of its bindings, under newer versions of Python
+            import faiss  # noqa: PLC0415 - only where an approximate search is used
+    except ImportError as error:
+        raise InputError('an approximate search needs FAISS: pip install "coocnet[ann]"') from error
+    return faiss
+
+
+def _sorted_into_lists(
+    rows: Float[np.ndarray, "n d"], first: Int[np.ndarray, " m"], progress: Callable[[int, int], None] | None
+) -> Any:
+    """The lists of FAISS. Centroids and assignment by numpy, whose matrix products are five times as fast."""
+    faiss = _faiss()
+    random = np.random.default_rng(0)
+    count = int(4 * math.sqrt(len(first)))
+    # What recall is measured with takes no part in the training.
+    drawn = random.permutation(len(first))[_SAMPLE : _SAMPLE + _TRAINED_ON * count]
+    sample = rows[first[np.sort(drawn)]].astype(np.float32)
+    centroids = _centroids(sample, count, random)
+    coarse = faiss.IndexFlatIP(rows.shape[1])
+    coarse.add(centroids)
+    built = faiss.IndexIVFScalarQuantizer(
+        coarse, rows.shape[1], count, faiss.ScalarQuantizer.QT_8bit, faiss.METRIC_INNER_PRODUCT, False
+    )
+    built.train(sample)
+    for start in range(0, len(first), _AT_ONCE):
+        block = np.ascontiguousarray(rows[first[start : start + _AT_ONCE]], np.float32)
+        numbers = np.arange(start, start + len(block))
+        lists = (block @ centroids.T).argmax(1)
+        built.add_core(len(block), *(faiss.swig_ptr(array) for array in (block, numbers, lists)))
+        if progress is not None:
+            progress(start + len(block), len(first))
+    return built
+
+
+def _centroids(sample: Float[np.ndarray, "s d"], count: int, random: np.random.Generator) -> Float[np.ndarray, "c d"]:
+    """Spherical k-means: unit means of the rows that are nearest to each; an empty one starts from a row again."""
+    centroids = sample[random.choice(len(sample), count, replace=False)]
+    for _ in range(_ROUNDS):
+        blocks = (sample[start : start + _AT_ONCE] for start in range(0, len(sample), _AT_ONCE))
+        nearest_one = np.concatenate([(block @ centroids.T).argmax(1) for block in blocks])
+        order = np.argsort(nearest_one, kind="stable")
+        sizes = np.bincount(nearest_one, minlength=count)
+        starts = np.minimum(np.cumsum(sizes) - sizes, len(sample) - 1)
+        sums = np.add.reduceat(sample[order], starts)
+        sums[sizes == 0] = sample[random.choice(len(sample), int((sizes == 0).sum()))]
+        centroids = unit_rows(sums)
+    return centroids
+
+
+def _tuned(
+    built: Any,
+    rows: Float[np.ndarray, "n d"],
+    first: Int[np.ndarray, " m"],
+) -> tuple[int, tuple[float, float]]:
+    """How many lists a query has to look through, and both recalls that were measured with it."""
+    faiss, random = _faiss(), np.random.default_rng(0)
+    numbers = random.permutation(len(first))[:_SAMPLE]
+    own = rows[first[numbers]].astype(np.float32)
+    blended = unit_rows(sum(own[random.permutation(_SAMPLE)] for _ in range(3)))
+    queries, itself = np.concatenate([own, blended]), np.concatenate([numbers, np.full(_SAMPLE, -1)])
+    different = rows if len(first) == len(rows) else rows[first]
+    truth = nearest(different, queries, _K + 1)
+    others = np.where(truth.positions == itself[:, None], -np.inf, truth.scores)
+    least = -np.sort(-others, axis=1)[:, _K - 1]
+    probes = 1
+    while True:
+        found = built.search(queries, _K + _SPARE, params=faiss.SearchParametersIVF(nprobe=probes))[1]
+        hits = np.zeros(len(queries))
+        for at, (query, contents) in enumerate(zip(queries, found, strict=True)):
+            candidates = contents[(contents >= 0) & (contents != itself[at])]
+            places_of_query = np.zeros(len(candidates), np.int64)
+            scores = similarities_of_pairs(query[None], different, places_of_query, candidates)
+            hits[at] = min(_K, int((scores >= least[at] - 1e-6).sum()))
+        recalls = round(float(hits[:_SAMPLE].mean()) / _K, 4), round(float(hits[_SAMPLE:].mean()) / _K, 4)
+        if min(recalls) >= RECALL:
+            return probes, recalls
+        probes += max(1, probes // 4)
+        if probes > built.nlist // 2:
+            raise InputError(
+                f"an approximate search would have to look through more than half of its lists, where it finds "
+                f"{min(recalls):.3f} of what it should: these pictures are too little alike, so searches stay exact"
+            )
+
+
+def _without_storage(kind: dict[str, str]) -> dict[str, str]:
+    return {key: value for key, value in kind.items() if key != "storage"}
+
+
+def _file_of(folder: Path, facts: dict[str, Any]) -> Path:
+    return folder / _FILE.format(bytes.fromhex(facts["token"]).hex())
+
+
+def _named(folder: Path) -> Path | None:
+    try:
+        with open(folder / _TABLE, "rb") as stream, np.load(stream, allow_pickle=False) as table:
+            return _file_of(folder, json.loads(table["facts"].tobytes()))
+    except UNREADABLE:
+        return None
+
+
+def _sample(file: Path) -> str:
+    """The size of a file and a digest of some of its blocks, the first and the last among them."""
+    digest, size = hashlib.blake2b(digest_size=16), os.stat(file).st_size
+    with open(file, "rb") as stream:
+        for start in np.linspace(0, max(0, size - 4096), 64).astype(int):
+            stream.seek(int(start))
+            digest.update(stream.read(4096))
+    return f"{size} {digest.hexdigest()}"

@@ -1,0 +1,265 @@
+"""What a search needs of a large collection, kept beside the index: derived from it, and made anew at any time.
+
+The rows with their whitening lie in ``gallery-<token>.npy``, which a search maps into memory; ``gallery.npz`` names
+that file and holds the paths, the digests, and what both were made of. The table is written last and whole, so it
+never names rows that are not there. It is guarded by the checksums of its format; the rows by their size and by a
+digest of some of them, spread over the file, since to read two gigabytes at every start would cost what is to be
+saved. What does not fit is ignored.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import secrets
+import time
+import zipfile
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+from jaxtyping import Float, Int, UInt8
+
+from coocnet.errors import InputError
+from coocnet.index.store import Store
+from coocnet.output import written_whole
+from coocnet.whitening import Whitening
+
+KEEP_FROM = 5_000
+"""Fewer pictures are read from the database and whitened in a tenth of a second."""
+STORAGES = {"float32": np.float32, "float16": np.float16}
+"""Types in which rows are kept: float16 takes half of the disk and of the memory."""
+_TABLE = "gallery.npz"
+_ROWS = "gallery-{}.npy"
+_AT_ONCE = 8192
+_SAMPLED = 64
+_HEADER = 1 << 12
+_BEING_WRITTEN_S = 3600
+UNREADABLE = (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile)
+
+
+class Paths(Sequence[str]):
+    """Paths in one piece of memory, decoded when they are asked for."""
+
+    def __init__(self, joined: bytes, ends: Int[np.ndarray, " n"]) -> None:
+        self._joined = joined
+        self._ends = ends
+
+    @classmethod
+    def of(cls, paths: Sequence[bytes]) -> Paths:
+        """The paths given, in their order."""
+        return cls(b"".join(paths), np.cumsum([len(path) for path in paths], dtype=np.int64))
+
+    @property
+    def arrays(self) -> dict[str, np.ndarray]:
+        """What :meth:`__init__` takes, as arrays."""
+        return {"paths": np.frombuffer(self._joined, np.uint8), "ends": self._ends}
+
+    def __len__(self) -> int:
+        return len(self._ends)
+
+    @overload
+    def __getitem__(self, at: int) -> str: ...
+    @overload
+    def __getitem__(self, at: slice) -> list[str]: ...
+    def __getitem__(self, at: int | slice) -> str | list[str]:
+        if isinstance(at, slice):
+            return [self[one] for one in range(*at.indices(len(self)))]
+        place = range(len(self))[at]
+        start = int(self._ends[place - 1]) if place else 0
+        return os.fsdecode(self._joined[start : int(self._ends[place])])
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Paths in order, the digests of their contents, and their rows as they are searched; copies have equal ones."""
+
+    paths: Sequence[str]
+    digests: UInt8[np.ndarray, "n 16"]
+    rows: Float[np.ndarray, "n d"]
+
+
+def pictures_of(store: Store, whitening: Whitening | None) -> Pictures:
+    """What is searched, from what is kept where that is of this state; made, and kept, where it is not.
+
+    To be called within a snapshot of the store. That it cannot be kept is no error.
+    """
+    if store.count_pictures() < KEEP_FROM:
+        paths, stored, rows = store.matrix()
+        joined = Paths.of([os.fsencode(path) for path in paths])
+        digests = np.frombuffer(b"".join(stored), np.uint8).reshape(-1, 16)
+        rows = rows if whitening is None else whitening.apply(rows)
+        return Pictures(joined, digests, rows[places(digests, digests)])
+    kind, state = kind_of(store, whitening), store.state()
+    held = _load(store.location, kind)
+    if held is not None and held[0] == state:
+        return held[1]
+    making = _Making(store, whitening, None if held is None else held[1])
+    try:
+        return _keep(making, store.location, kind, state)
+    except (OSError, InputError):
+        return making.fill(np.empty(making.shape, STORAGES[kind["storage"]]))
+
+
+def places(known: UInt8[np.ndarray, "n 16"], wanted: UInt8[np.ndarray, "m 16"]) -> Int[np.ndarray, " m"]:
+    """Where each digest wanted stands first among those known; -1 for nowhere."""
+    if not len(known):
+        return np.full(len(wanted), -1)
+    keys, asked = (np.ascontiguousarray(some[:, :8]).view(np.uint64)[:, 0] for some in (known, wanted))
+    order = np.argsort(keys, kind="stable")
+    at: np.ndarray = order[np.minimum(np.searchsorted(keys, asked, sorter=order), len(keys) - 1)]
+    return np.where((known[at] == wanted).all(1), at, -1)
+
+
+def firsts(digests: UInt8[np.ndarray, "n 16"]) -> Int[np.ndarray, " m"]:
+    """Where each different content stands for the first time, rising."""
+    found: np.ndarray = np.sort(np.unique(np.ascontiguousarray(digests).view("V16")[:, 0], return_index=True)[1])
+    return found
+
+
+class _Making:
+    """What is searched, made from the store; rows that are known already are not read again."""
+
+    def __init__(self, store: Store, whitening: Whitening | None, known: Pictures | None) -> None:
+        self._store = store
+        self._whitening = whitening
+        self._known = known
+        listed, self._digests, self._contents = store.listing()
+        self.paths = Paths.of(listed)
+        self.shape = (len(listed), whitening.dim if whitening else int(store.meta("dim") or 0))
+
+    def fill(self, out: Float[np.ndarray, "n d"]) -> Pictures:
+        """Fills ``out`` with the rows."""
+        unknown: np.ndarray = np.ones(len(out), bool)
+        if self._known is not None:
+            at = places(self._known.digests, self._digests)
+            unknown = at < 0
+            for some in _blocks(np.flatnonzero(~unknown)):
+                out[some] = self._known.rows[at[some]]
+        new = np.flatnonzero(unknown)
+        new = new[np.argsort(self._contents[new], kind="stable")]
+        contents, copies = np.unique(self._contents[new], return_counts=True)
+        ends = np.cumsum(copies)
+        for some in _blocks(np.arange(len(contents))):
+            rows = self._store.rows_of(contents[some])
+            rows = rows if self._whitening is None else self._whitening.apply(rows)
+            out[new[ends[some[0]] - copies[some[0]] : ends[some[-1]]]] = np.repeat(rows, copies[some], axis=0)
+        return Pictures(self.paths, self._digests, out)
+
+
+def kind_of(store: Store, whitening: Whitening | None) -> dict[str, str]:
+    """What decides the row of a content."""
+    numbers = b"" if whitening is None else whitening.mean.tobytes() + whitening.projection.tobytes()
+    return {
+        "format": "1",
+        "row_fingerprint": store.recipe.row_fingerprint(),
+        "weights_sha256": store.weights_sha256 or "",
+        "whitening": hashlib.blake2b(numbers, digest_size=16).hexdigest(),
+        "storage": storage_of(store),
+    }
+
+
+def storage_of(store: Store) -> str:
+    """The name in :data:`STORAGES` under which this index is to keep its rows."""
+    asked = store.meta("storage")
+    return asked if asked in STORAGES else "float32"
+
+
+def _load(folder: Path, kind: dict[str, str]) -> tuple[str, Pictures] | None:
+    """The state and what was kept of it; None where there is nothing, of another kind, or damaged."""
+    try:
+        with open(folder / _TABLE, "rb") as stream, np.load(stream, allow_pickle=False) as table:
+            facts = json.loads(table["facts"].tobytes())
+            if facts["kind"] != kind:
+                return None
+            paths, digests = Paths(table["paths"].tobytes(), table["ends"]), table["digests"]
+        rows = _mapped(_file_of(folder, facts))
+        if not len(paths) == len(digests) == len(rows) or facts["sample"] != _sample(rows):
+            return None
+        return str(facts["state"]), Pictures(paths, digests, rows)
+    except UNREADABLE:
+        return None
+
+
+def _file_of(folder: Path, facts: dict[str, Any]) -> Path:
+    return folder / _ROWS.format(bytes.fromhex(facts["token"]).hex())
+
+
+def _named(folder: Path) -> Path | None:
+    """The file of rows that the table names now."""
+    try:
+        with open(folder / _TABLE, "rb") as stream, np.load(stream, allow_pickle=False) as table:
+            return _file_of(folder, json.loads(table["facts"].tobytes()))
+    except UNREADABLE:
+        return None
+
+
+def _keep(making: _Making, folder: Path, kind: dict[str, str], state: str) -> Pictures:
+    token = secrets.token_hex(8)
+    target = folder / _ROWS.format(token)
+    dtype = np.dtype(STORAGES[kind["storage"]])
+    try:
+        filled = np.lib.format.open_memmap(target, "w+", dtype, making.shape)  # type: ignore[no-untyped-call]
+        _reserve(target)
+        pictures = making.fill(filled)
+        filled.flush()
+        rows = _mapped(target)
+        facts = {"kind": kind, "state": state, "token": token, "sample": _sample(rows)}
+        before = _named(folder)
+        with written_whole(folder / _TABLE) as unfinished:
+            np.savez(
+                unfinished,
+                allow_pickle=False,
+                facts=np.frombuffer(json.dumps(facts).encode(), np.uint8),
+                digests=pictures.digests,
+                **making.paths.arrays,
+            )
+    except BaseException:
+        with suppress(OSError):
+            target.unlink()
+        raise
+    sweep(folder, _ROWS.format("*"), target, before)
+    return Pictures(pictures.paths, pictures.digests, rows)
+
+
+def _reserve(file: Path) -> None:
+    """Takes a new file's place on the disk: a mapped one that met a full disk would end the process."""
+    with open(file, "rb+") as stream:
+        left = os.fstat(stream.fileno()).st_size - stream.seek(_HEADER)
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(stream.fileno(), _HEADER, left)
+            return
+        while left > 0:
+            left -= stream.write(bytes(min(left, 1 << 20)))
+
+
+def _mapped(path: Path) -> Float[np.ndarray, "n d"]:
+    """The rows of a file, read from it as they are needed."""
+    rows = np.load(path, mmap_mode="r", allow_pickle=False)
+    if rows.ndim != 2 or not rows.flags.c_contiguous or rows.dtype not in STORAGES.values():
+        raise ValueError(f"{path} holds no rows")
+    if os.stat(path).st_size != rows.offset + rows.nbytes:
+        raise ValueError(f"{path} has another size than its rows")
+    return np.asarray(rows)
+
+
+def _sample(rows: Float[np.ndarray, "n d"]) -> str:
+    """A digest of some of the rows, the first and the last among them."""
+    some = rows[np.linspace(0, len(rows) - 1, _SAMPLED).astype(int)]
+    return hashlib.blake2b(some.tobytes(), digest_size=16).hexdigest()
+
+
+def sweep(folder: Path, pattern: str, current: Path, before: Path | None) -> None:
+    """Removes the files of former states, but not those that another process may be writing."""
+    for file in folder.glob(pattern):
+        with suppress(OSError):
+            if file != current and (file == before or time.time() - file.stat().st_mtime > _BEING_WRITTEN_S):
+                file.unlink()
+
+
+def _blocks(positions: Int[np.ndarray, " n"]) -> Iterator[Int[np.ndarray, " b"]]:
+    return (positions[start : start + _AT_ONCE] for start in range(0, len(positions), _AT_ONCE))

@@ -1,0 +1,260 @@
+"""The approximate search finds nearly all, says how much, and sees every change at once."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from coocnet.errors import InputError
+from coocnet.index import LocalIndex, approximate, kept, local, open_index
+from coocnet.recipe import Recipe
+from indexing import Unused, named, put, synthetic_rows
+
+pytest.importorskip("faiss")
+COUNT = 3000
+
+
+@pytest.fixture(autouse=True)
+def keeps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kept, "KEEP_FROM", 100)
+
+
+@pytest.fixture
+def rows() -> np.ndarray:
+    return synthetic_rows(COUNT)
+
+
+@pytest.fixture
+def built(place, rows) -> Path:
+    put(place, named(rows))
+    with open_index(place) as index:
+        index.build_ann()
+    return place
+
+
+def alike(rows: np.ndarray) -> np.ndarray:
+    """Rows that are not in the collection, but like these."""
+    moved = rows + np.random.default_rng(1).standard_normal(rows.shape).astype(np.float32) / 20
+    return moved / np.linalg.norm(moved, axis=1, keepdims=True)
+
+
+def recall(index: LocalIndex, queries: np.ndarray, k: int = 10) -> float:
+    """The part of the exact answers that the approximate search gives, all of its similarities being right."""
+    found, right = index.search(queries, k=k, exact=False), index.search(queries, k=k, exact=True)
+    for ours, theirs in zip(found, right, strict=True):
+        assert [hit.rank for hit in ours] == list(range(1, len(theirs) + 1))
+        true = {hit.path: hit.similarity for hit in theirs}
+        assert all(hit.similarity == true.get(hit.path, hit.similarity) for hit in ours)
+        assert [hit.similarity for hit in ours] == sorted((hit.similarity for hit in ours), reverse=True)
+    pairs = zip(found, right, strict=True)
+    return float(np.mean([len({h.path for h in one} & {h.path for h in two}) / len(two) for one, two in pairs]))
+
+
+@pytest.mark.parametrize("whitened", [False, True])
+def test_it_finds_what_it_says_it_finds(place, rows, whitened) -> None:
+    put(place, named(rows))
+    with open_index(place) as index:
+        if whitened:
+            index.learn_whitening(dim=12)
+        said = index.build_ann()
+        assert index.info().approximate == said
+        assert said.contents == COUNT
+        assert min(said.recall, said.recall_of_others) >= 0.95
+        assert said.probes < said.lists
+        assert recall(index, alike(rows[:200])) > 0.9
+
+
+def test_it_answers_where_nobody_says_how_and_an_exact_search_when_asked(built, rows, monkeypatch) -> None:
+    with open_index(built) as index:
+        right = index.search(rows[:5], k=10, exact=True)
+        one_hit = [(np.arange(1), np.ones(1))]
+        monkeypatch.setattr(approximate.ApproximateSearch, "nearest", lambda *asked: one_hit * len(asked[1]))
+        assert [len(hits) for hits in index.search(rows[:5], k=10)] == [1] * 5
+        assert index.search(rows[:5], k=10, exact=True) == right
+        for options in ({"k": 101}, {"expansion": "aqe"}, {"reranking": "reciprocal"}):
+            chosen = {"k": 10, **options}
+            assert index.search(rows[:5], **chosen) == index.search(rows[:5], exact=True, **chosen)
+            with pytest.raises(InputError, match="up to 100 hits"):
+                index.search(rows[:5], exact=False, **chosen)
+
+
+def test_every_addition_and_deletion_is_seen_at_once(built, rows) -> None:
+    added = alike(rows[:100])
+    put(built, {f"/new/{at:03}.jpg": row for at, row in enumerate(added)})
+    gone = sorted(named(rows))[::20]
+    with open_index(built) as index:
+        found = index.search(added, k=1, exact=False)
+        assert [hits[0].path for hits in found] == [f"/new/{at:03}.jpg" for at in range(100)]
+        index._store.drop(gone)
+        for hits in index.search(rows, k=50, exact=False):
+            assert len(hits) == 50
+            assert not {hit.path for hit in hits} & set(gone)
+        assert recall(index, rows[:300]) > 0.95
+    with open_index(built) as index:
+        assert recall(index, rows[:300]) > 0.95
+
+
+def test_a_query_whose_surroundings_are_gone_still_has_all_its_hits(built, rows) -> None:
+    with open_index(built) as index:
+        near = index.search(rows[:1], k=500, exact=True)[0]
+        gone = {hit.path for hit in near[:300]}
+        index._store.drop(list(gone))
+        found = {hit.path for hit in index.search(rows[:1], k=20, exact=False)[0]}
+        assert len(found) == 20
+        assert not found & gone
+
+
+def test_copies_are_found_in_order_of_path(place, rows) -> None:
+    rows[100:130] = rows[7]
+    put(place, named(rows))
+    with open_index(place) as index:
+        assert index.build_ann().contents == COUNT - 30
+        assert index.search(rows[7:8], k=40, exact=False)[0][:31] == index.search(rows[7:8], k=40)[0][:31]
+        copies = [hit.path for hit in index.search(rows[7:8], k=31, exact=False)[0]]
+        assert copies == sorted(copies)
+        assert len(copies) == 31
+
+
+def test_a_blank_query_is_like_no_picture(built) -> None:
+    blank = np.zeros((1, 24), np.float32)
+    with open_index(built) as index:
+        assert index.search(blank, k=5, exact=False) == index.search(blank, k=5, exact=True)
+
+
+def test_a_threshold_leaves_out_what_is_less_similar(built, rows) -> None:
+    with open_index(built) as index:
+        hits = index.search(rows[:1], k=10, exact=False)[0]
+        assert index.search(rows[:1], k=10, exact=False, threshold=hits[3].similarity)[0] == hits[:4]
+
+
+def test_with_another_whitening_searches_are_exact_until_it_is_built_again(built, rows) -> None:
+    with open_index(built) as index:
+        index.learn_whitening(dim=12)
+        assert index.info().approximate is None
+        index.search(rows[:1], k=5)
+        with pytest.raises(InputError, match="no approximate search in force"):
+            index.search(rows[:1], k=5, exact=False)
+        index.use_whitening(None)
+        assert index.search(rows[:1], k=5, exact=False)[0]
+
+
+def test_when_much_is_new_searches_are_exact(built, rows) -> None:
+    put(built, named(synthetic_rows(COUNT // 2, seed=5), "new "))
+    with open_index(built) as index:
+        index.search(rows[:1], k=5)
+        with pytest.raises(InputError, match="no approximate search in force"):
+            index.search(rows[:1], k=5, exact=False)
+
+
+@pytest.mark.parametrize("pattern", ["approximate.npz", "approximate-*.faiss"])
+@pytest.mark.parametrize("cut", [True, False])
+def test_a_damaged_file_is_ignored(built, rows, pattern, cut) -> None:
+    file = next(built.glob(pattern))
+    content = file.read_bytes()
+    file.write_bytes(content[: len(content) // 2] if cut else bytes(len(content)))
+    with open_index(built) as index:
+        assert index.info().approximate is None
+        assert len(index.search(rows[:1], k=5)[0]) == 5
+
+
+def test_a_reader_goes_on_when_another_process_builds_it_anew(built, rows) -> None:
+    with open_index(built) as reader:
+        reader.search(rows[:1], k=101)  # its pictures are loaded, FAISS is not
+        with open_index(built) as other:
+            other.build_ann()
+        assert len(reader.search(rows[:1], k=5)[0]) == 5
+
+
+def test_without_faiss_searches_are_exact_and_the_index_says_so(built, rows, monkeypatch, run) -> None:
+    with open_index(built) as index:
+        right = index.search(rows[:3], k=5, exact=True)
+    for home in (approximate, local):
+        monkeypatch.setattr(home, "is_installed", lambda: False)
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    with open_index(built) as index:
+        assert index.search(rows[:3], k=5) == right
+        assert not index.info().approximate.installed
+        with pytest.raises(InputError, match=r"pip install \"coocnet\[ann\]\""):
+            index.build_ann()
+    assert "coocnet[ann]" in run("info", "-i", built).stdout
+
+
+def test_info_shows_the_recall(built, run) -> None:
+    with open_index(built) as index:
+        said = index.info().approximate
+    shown = run("info", "-i", built).stdout
+    assert f"recall@10 {said.recall:.3f}" in " ".join(shown.split())
+
+
+def test_few_pictures_need_none(place, rows) -> None:
+    put(place, named(rows[:500]))
+    with open_index(place) as index, pytest.raises(InputError, match="needs 1000 different pictures"):
+        index.build_ann()
+
+
+def test_rows_without_any_likeness_are_searched_exactly(place) -> None:
+    random = np.random.default_rng(0).standard_normal((2000, 200))
+    put(place, named((random / np.linalg.norm(random, axis=1, keepdims=True)).astype(np.float32)))
+    with open_index(place) as index:
+        with pytest.raises(InputError, match="half of its lists"):
+            index.build_ann()
+        assert index.info().approximate is None
+    assert not list(place.glob("approximate*"))
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    """A folder of which the index has nothing, to synchronise with."""
+    (tmp_path / "photos").mkdir()
+    return tmp_path / "photos"
+
+
+def test_a_sync_builds_one_for_a_large_collection_and_again_when_much_has_changed(
+    place, rows, folder, monkeypatch
+) -> None:
+    put(place, named(rows))
+
+    def sync() -> str:
+        with open_index(place, Recipe(whitening="none")) as index:
+            return index.sync(folder, describer=Unused).approximate
+
+    assert sync() == ""
+    monkeypatch.setattr(local, "BUILD_FROM", 2000)
+    assert sync().startswith("approximate search of 3000 pictures built, recall@10 0.9")
+    assert sync() == ""
+    put(place, named(synthetic_rows(200, seed=5), "new "))
+    assert sync() == ""
+    put(place, named(synthetic_rows(200, seed=6), "newer "))
+    assert sync().startswith("approximate search of 3400 pictures built")
+
+
+def test_one_can_be_built_with_the_command(place, rows, folder, run) -> None:
+    put(place, named(rows))
+    done = run("index", folder, "-i", place, "--ann", "--storage", "float16", "--whitening", "none")
+    assert "recall@10" in done.stderr
+    assert "rows kept as float16" in " ".join(run("info", "-i", place).stdout.split())
+    with open_index(place) as index:
+        assert index.search(rows[:1], k=5, exact=False)[0]
+
+
+def test_faiss_and_torch_are_loaded_only_where_they_are_used(built) -> None:
+    code = (
+        "import sys, numpy as np, coocnet; from coocnet.index import kept; kept.KEEP_FROM = 100\n"
+        f"index = coocnet.open_index({str(built)!r}); row = np.eye(1, 24, dtype=np.float32)\n"
+        "index.info(); index.search(row, k=5, exact=True); assert 'faiss' not in sys.modules\n"
+        "index.search(row, k=5); assert 'faiss' in sys.modules and 'torch' not in sys.modules\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_rows_kept_as_float16_can_be_searched_approximately(built, rows) -> None:
+    with open_index(built) as index:
+        index.use_storage("float16")
+        assert recall(index, rows[:100]) > 0.95
+        index.build_ann()
+        assert recall(index, rows[:100]) > 0.95
