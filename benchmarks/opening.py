@@ -26,12 +26,12 @@ from pathlib import Path
 
 import numpy as np
 
-from cooccurrence import processor
 from coocnet.data.walk import FileStamp
 from coocnet.index import approximate, open_index
 from coocnet.index.store import Described
 from coocnet.recipe import Recipe
 from coocnet.whitening import Whitening, unit_rows
+from machine import processor
 
 DIM = 512
 AT_ONCE = 20_000

@@ -31,12 +31,12 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from cooccurrence import processor
 from coocnet.index.approximate import Approximate, ApproximateSearch
 from coocnet.index.kept import Paths, Pictures
 from coocnet.ranking.nearest import nearest
 from coocnet.recipe import Recipe
 from coocnet.whitening import shipped_whitening, unit_rows
+from machine import processor
 
 ROWS, DIM, K, CROPS = 1_000_000, 512, 10, 44_000
 SETS = ("unlabelled", "scenes", "ukbench", "dvd_covers", "porto/train", "porto/val")
