@@ -86,8 +86,8 @@ def test_what_cannot_be_used_is_quoted(rows: np.ndarray, options, says: str) -> 
 
 def _gallery(rows: np.ndarray, copies: int = 1) -> Gallery:
     names = [f"{number:04}" for number in range(len(rows) * copies)]
-    digests = [str(number // copies).encode() for number in range(len(names))]
-    return Gallery(0, None, None, names, digests, np.repeat(rows, copies, axis=0))
+    digests = np.random.default_rng(0).integers(0, 256, (len(rows), 16), np.uint8)
+    return Gallery("", None, None, names, *(np.repeat(each, copies, axis=0) for each in (digests, rows)))
 
 
 def _found(gallery: Gallery, queries: np.ndarray, **options) -> list[list[str]]:

@@ -98,14 +98,22 @@ def test_every_addition_and_deletion_is_seen_at_once(built, rows) -> None:
         assert recall(index, rows[:300]) > 0.95
 
 
-def test_a_query_whose_surroundings_are_gone_still_has_all_its_hits(built, rows) -> None:
+def test_a_query_whose_surroundings_are_gone_still_has_all_its_hits(built, rows, monkeypatch) -> None:
     with open_index(built) as index:
         near = index.search(rows[:1], k=500, exact=True)[0]
         gone = {hit.path for hit in near[:300]}
         index._store.drop(list(gone))
+        monkeypatch.setattr(approximate, "nearest", lambda *_: pytest.fail("an exact search of all"))
         found = {hit.path for hit in index.search(rows[:1], k=20, exact=False)[0]}
         assert len(found) == 20
         assert not found & gone
+
+
+def test_where_the_lists_hold_too_few_the_answer_is_exact(built, rows) -> None:
+    with open_index(built) as index:
+        index.search(rows[:1], k=10, exact=False)
+        index._gallery.approximate._options["nprobe"] = 1
+        assert index.search(rows[:3], k=100, exact=False) == index.search(rows[:3], k=100, exact=True)
 
 
 def test_copies_are_found_in_order_of_path(place, rows) -> None:

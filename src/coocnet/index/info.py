@@ -75,7 +75,7 @@ def info_of(store: Store, recipe: Recipe) -> IndexInfo:
 
 def _size_bytes(store: Store) -> int:
     total = 0
-    for file in store.location.iterdir():
+    for file in store.location.glob("*"):
         with suppress(FileNotFoundError):  # another process may be making it anew
             total += file.stat().st_size if file.name.startswith((DATABASE_NAME, *DERIVED_NAMES)) else 0
     return total
