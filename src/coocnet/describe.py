@@ -103,7 +103,7 @@ class Describer:
         if self.recipe.cooccurrence.filter:
             recipe_filter(self.recipe, self.tap.channels, self.device, weights_sha256=self.weights_sha256)
         self.engine = chosen_engine(engine, self._loaded, self.device)
-        self._loaded = replace(self._loaded, trunk=ENGINES[self.engine].prepared(self._loaded.trunk))
+        self._loaded = replace(self._loaded, trunk=ENGINES[self.engine].prepared(self._loaded, self.recipe.tap))
         self._mean = torch.tensor(self._loaded.weights.mean, device=self.device) * 255
         self._std = torch.tensor(self._loaded.weights.std, device=self.device) * 255
 
@@ -309,9 +309,12 @@ class Describer:
         return mean
 
     def _network_input(self, pixels: np.ndarray) -> Tensor:
+        b, h, w, _ = pixels.shape
         x = torch.from_numpy(np.array(pixels, order="C")).to(self.device).float()
+        # Whole rows at once: three numbers at a time take five times as long.
+        x.view(b, h, 3 * w).sub_(self._mean.repeat(w)).div_(self._std.repeat(w))
         # (b, h, w, 3) with its axes exchanged already lies in memory as channels_last wants it.
-        return ((x - self._mean) / self._std).permute(0, 3, 1, 2)
+        return x.permute(0, 3, 1, 2)
 
     def _map(self, x: Tensor) -> Tensor:
         least = self.backbone_record.min_side_px
