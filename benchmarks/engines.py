@@ -36,6 +36,7 @@ from coocnet.engines import ENGINES, PLAIN, channels_first
 from coocnet.recipe import Recipe
 from coocnet.whitening import shipped_whitening
 from methods import Seen, interval, precisions
+from photosets import Set
 
 RECIPES = {
     "mini": Recipe(),
@@ -138,28 +139,30 @@ def agreement(images: Path, name: str) -> dict[str, Any]:
             rows[engine][number] = describer.describe_pixels(pixels[None])[0]
     whitening = shipped_whitening(recipe.row_fingerprint(), describers[PLAIN].weights_sha256)
     found: dict[str, Any] = {"photographs": len(place)}
+    plain: dict[str, np.ndarray] = {}
     for engine, described in rows.items():
         cosines = (described.astype(np.float64) * rows[PLAIN]).sum(1)
         quantiles = {"lowest": 0.0, "1 %": 0.01, "median": 0.5}
-        maps = {"raw": described, **({"as shipped": whitening.apply(described)} if whitening else {})}
+        precise = {f"{one.name}, raw": judged(one, described, place) for one in sets}
+        if whitening:
+            white = whitening.apply(described)
+            precise |= {f"{one.name}, as shipped": judged(one, white, place) for one in sets}
+        plain = plain or precise
         found[engine] = {
             "cosine": {key: round(float(np.quantile(cosines, one)), 6) for key, one in quantiles.items()},
-            "mean_average_precision": {
-                f"{one.name}, {treatment}": interval(
-                    np.array(
-                        precisions(
-                            treated[[place[Seen(path, None)] for path in one.database]],
-                            treated[[place[Seen(*pair)] for pair in zip(one.queries, one.boxes, strict=True)]],
-                            one.truths,
-                        )
-                    )
-                )
-                for treatment, treated in maps.items()
-                for one in sets
-            },
+            "below_0.999": int((cosines < 0.999).sum()),
+            "mean_average_precision": {key: interval(values) for key, values in precise.items()},
+            "difference_to_float32": {key: interval(values - plain[key]) for key, values in precise.items()},
         }
         print(name, engine, found[engine], flush=True)
     return found
+
+
+def judged(one: Set, rows: np.ndarray, place: dict[Seen, int]) -> np.ndarray:
+    """Average precision of each query of a set."""
+    database = rows[[place[Seen(path, None)] for path in one.database]]
+    queries = rows[[place[Seen(*pair)] for pair in zip(one.queries, one.boxes, strict=True)]]
+    return np.array(precisions(database, queries, one.truths))
 
 
 def normalised(pixels: np.ndarray, mean: Tensor, std: Tensor) -> Tensor:

@@ -59,22 +59,23 @@ class Describer:
     On CUDA, PyTorch rounds what goes into a convolution to TF32, ten binary digits, unless the program sets
     ``torch.backends.cudnn.allow_tf32 = False``; such settings of the whole process are left alone here.
 
-    On a processor with AVX512-BF16 or AMX, networks whose weights were measured to bear it are computed in
-    bfloat16; the rows then agree with those of float32 to a cosine of at least 0.998, 0.9999 for 99 in 100.
+    On a processor with AVX512-VNNI, AVX512-BF16 or AMX, networks whose weights were measured to bear it are computed
+    in int8 or bfloat16. Rows then agree with those of float32 to a cosine of 0.9995 for 99 photographs in 100, of
+    0.99 for the worst of 1,800 (``benchmarks/engines.py``): compare with no finer a threshold.
 
     Args:
         recipe: what to do; the default recipe if not given.
         device: where to compute, "cpu", "cuda", ...; CUDA if there is one, else the processor.
         engine: how the processor computes the network, one of ``coocnet.engines.ENGINES``: "float32" for what is
-            measured, learned or published, "bfloat16" for that also where it was not measured, or where the
-            processor has no instructions for it and is slower so; None for the fastest that was measured and that
-            the processor has.
+            measured, learned or published; "bfloat16" or, for mini and VGG16, "int8" also where agreement was not
+            measured (bfloat16 computes on any processor, but slowly where it has no instructions); None for the
+            fastest that was measured for these weights and that the processor has.
         batch_size: pictures of one size computed together.
         progress: called while weights are downloaded.
 
     Raises:
         InputError: no recipe, one that names no known backbone or tap, a device that is not here, an engine that
-            there is not, or a batch of less than one picture.
+            there is not or that this processor or network cannot have, or a batch of less than one picture.
         WeightsError: the weights are missing or not what they should be.
         FilterError: the recipe's learned filter cannot be used.
     """
