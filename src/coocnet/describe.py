@@ -59,9 +59,10 @@ class Describer:
     On CUDA, PyTorch rounds what goes into a convolution to TF32, ten binary digits, unless the program sets
     ``torch.backends.cudnn.allow_tf32 = False``; such settings of the whole process are left alone here.
 
-    On a processor with AVX512-VNNI, AVX512-BF16 or AMX, networks whose weights were measured to bear it are computed
-    in int8 or bfloat16. Rows then agree with those of float32 to a cosine of 0.9995 for 99 photographs in 100, of
-    0.99 for the worst of 1,800 (``benchmarks/engines.py``): compare with no finer a threshold.
+    On a processor with AVX512-BF16 or AMX, networks whose weights were measured to bear it are computed in bfloat16.
+    Rows then agree with those of float32 to a cosine of 0.9998 for 99 photographs in 100, of 0.998 for the worst of
+    1,800, and no set's mean average precision changes by more than 0.2 (``benchmarks/engines.py``). In int8, which is
+    never taken unasked, these are 0.9995, 0.99 and 0.3.
 
     Args:
         recipe: what to do; the default recipe if not given.
@@ -69,7 +70,7 @@ class Describer:
         engine: how the processor computes the network, one of ``coocnet.engines.ENGINES``: "float32" for what is
             measured, learned or published; "bfloat16" or, for mini and VGG16, "int8" also where agreement was not
             measured (bfloat16 computes on any processor, but slowly where it has no instructions); None for the
-            fastest that was measured for these weights and that the processor has.
+            fastest that was measured to agree for these weights and that the processor has.
         batch_size: pictures of one size computed together.
         progress: called while weights are downloaded.
 

@@ -88,7 +88,7 @@ MINI = Backbone(
             std=IMAGENET_STD,
             source="comes with the package, float16; trained by training/ in its repository",
             licence="MIT",
-            engines=("int8", "bfloat16"),
+            engines=("bfloat16",),
             calibration="mini-int8.safetensors",
         )
     },
