@@ -10,13 +10,14 @@ from coocnet.backbones.loading import (
     read_checkpoint,
     weights_cache,
 )
-from coocnet.backbones.record import Backbone, Tap, Trunk, Weights
+from coocnet.backbones.record import Backbone, Step, Tap, Trunk, Weights
 from coocnet.backbones.table import BACKBONES
 
 __all__ = [
     "BACKBONES",
     "Backbone",
     "LoadedBackbone",
+    "Step",
     "Tap",
     "Trunk",
     "Weights",

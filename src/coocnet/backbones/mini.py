@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from coocnet.backbones.record import IMAGENET_MEAN, IMAGENET_STD, Backbone, Tap, Trunk, Weights
+from coocnet.backbones.record import IMAGENET_MEAN, IMAGENET_STD, Backbone, Step, Tap, Trunk, Weights
 
 STEM = (24, 48)
 """Channels of its two convolutions."""
@@ -49,6 +49,18 @@ class Mini(Trunk):
             y = block(y)
             yield y
 
+    def steps(self, tap: str) -> tuple[Step, ...]:  # noqa: ARG002 - it has one tap
+        """See :class:`Trunk`."""
+        listed = [Step("stem0", ""), Step("stem1", "stem0")]
+        y = "stem1"
+        for number, block in enumerate(self.blocks):
+            first, second, skip = (f"blocks.{number}.{name}" for name in ("first", "second", "skip"))
+            projected = isinstance(block.get_submodule("skip"), nn.Conv2d)
+            listed += [Step(first, y), *([Step(skip, y, relu=False)] if projected else [])]
+            listed.append(Step(second, first, add=skip if projected else y))
+            y = second
+        return (*listed, Step("head", y))
+
 
 class _Block(nn.Module):
     def __init__(self, c_in: int, c_out: int, stride: int) -> None:
@@ -77,6 +89,7 @@ MINI = Backbone(
             source="comes with the package, float16; trained by training/ in its repository",
             licence="MIT",
             engines=("bfloat16",),
+            calibration="mini-int8.safetensors",
         )
     },
 )

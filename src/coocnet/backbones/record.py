@@ -40,6 +40,7 @@ class Weights:
         rename: from the file's tensor names to the module's; names it maps to None are left out knowingly.
         engines: of ``coocnet.engines``, fastest first: those whose rows were measured to agree with float32 with
             these weights (``benchmarks/engines.py``), so that they may be chosen by themselves.
+        calibration: file of the package that says how int8 writes the activations of these weights; empty for none.
     """
 
     file: str
@@ -51,10 +52,32 @@ class Weights:
     licence: str
     rename: Callable[[str], str | None] = lambda name: name
     engines: tuple[str, ...] = ()
+    calibration: str = ""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of a trunk that is a list of them: y = layer(source) + add, and then perhaps a ReLU.
+
+    Attributes:
+        layer: the module's name, and the name of what it gives: a convolution with a bias, or a 2×2 max-pool.
+        source: the step whose output is read; empty for the pixels.
+        add: the step whose output is added, and which nothing reads later; empty for none.
+        relu: whether there is one.
+    """
+
+    layer: str
+    source: str
+    add: str = ""
+    relu: bool = True
 
 
 class Trunk(nn.Module):
     """A convolutional trunk: ``forward(pixels, tap)`` gives the map at ``tap`` and computes nothing beyond it."""
+
+    def steps(self, tap: str) -> tuple[Step, ...]:  # noqa: ARG002 - most have none
+        """What ``forward`` does up to ``tap`` as a list, for engines that change it; empty where there is none."""
+        return ()
 
     def forward(self, x: Tensor, tap: str) -> Tensor:  # noqa: ARG002 - an interface
         """Pixels (b, 3, H, W), normalised as the weights ask, to the map (b, d, h, w) at ``tap``."""

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from coocnet.backbones.record import IMAGENET_MEAN, IMAGENET_STD, Backbone, Tap, Trunk, Weights, torchvision_urls
+from coocnet.backbones.record import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    Backbone,
+    Step,
+    Tap,
+    Trunk,
+    Weights,
+    torchvision_urls,
+)
 
 _POOL = 0
 _PLAN = (64, 64, _POOL, 128, 128, _POOL, 256, 256, 256, _POOL, 512, 512, 512, _POOL, 512, 512, 512, _POOL)
@@ -30,6 +39,16 @@ class Vgg16(Trunk):
         layers = self.features[:-1] if tap == "conv5_3" else self.features
         out: Tensor = layers(x)
         return out
+
+    def steps(self, tap: str) -> tuple[Step, ...]:
+        """See :class:`Trunk`."""
+        layers = [(f"features.{place}", layer) for place, layer in enumerate(self.features.children())]
+        names = [name for name, layer in layers if not isinstance(layer, nn.ReLU)]
+        names = names[:-1] if tap == "conv5_3" else names
+        return tuple(
+            Step(name, source, relu=isinstance(self.get_submodule(name), nn.Conv2d))
+            for source, name in zip(["", *names[:-1]], names, strict=True)
+        )
 
 
 def _rename(name: str) -> str | None:
