@@ -99,28 +99,26 @@ def engine_loop(recipe: Recipe, name: str, engine: str) -> Callable[[np.ndarray]
     return lambda pixels: channels_first(trunk(normalised(pixels[None], mean, std), tap))
 
 
-def speed(names: list[str]) -> dict[str, Any]:
+def speed(name: str) -> dict[str, Any]:
     """Milliseconds from pixels to the map, and how many times the plain loop."""
-    measured: dict[str, Any] = {}
-    for name in names:
-        recipe = RECIPES[name]
-        loops = {"plain loop": plain_loop(recipe, name)}
-        loops |= {engine: engine_loop(recipe, name, engine) for engine in engines_of(recipe)}
-        for height, width in SIZES:
-            pixels = np.ascontiguousarray(np.array(render(0, 0, size_px=2 * width)[0])[:height, :width])
-            times: dict[str, list[float]] = {engine: [] for engine in loops}
-            with torch.inference_mode():
-                for number in range(ROUNDS + 1):  # the first round warms up
-                    for engine, computed in loops.items():
-                        started = time.perf_counter()
-                        computed(pixels)
-                        times[engine] += [1000 * (time.perf_counter() - started)] if number else []
-            plain = times["plain loop"]
-            measured.setdefault(name, {})[f"{width}x{height}"] = {
-                engine: {"ms": _spread(found), "times_the_plain_loop": _spread(_ratios(plain, found))}
-                for engine, found in times.items()
-            }
-            print(name, f"{width}x{height}", {engine: _spread(found) for engine, found in times.items()}, flush=True)
+    recipe, measured = RECIPES[name], {}
+    loops = {"plain loop": plain_loop(recipe, name)}
+    loops |= {engine: engine_loop(recipe, name, engine) for engine in engines_of(recipe)}
+    for height, width in SIZES:
+        pixels = np.ascontiguousarray(np.array(render(0, 0, size_px=2 * width)[0])[:height, :width])
+        times: dict[str, list[float]] = {engine: [] for engine in loops}
+        with torch.inference_mode():
+            for number in range(ROUNDS + 1):  # the first round warms up
+                for engine, computed in loops.items():
+                    started = time.perf_counter()
+                    computed(pixels)
+                    times[engine] += [1000 * (time.perf_counter() - started)] if number else []
+        plain = times["plain loop"]
+        measured[f"{width}x{height}"] = {
+            engine: {"ms": _spread(found), "times_the_plain_loop": _spread(_ratios(plain, found))}
+            for engine, found in times.items()
+        }
+        print(name, f"{width}x{height}", {engine: _spread(found) for engine, found in times.items()}, flush=True)
     return measured
 
 
@@ -204,13 +202,12 @@ def main() -> None:
     }
     document["processor"] = processor()
     document["native_engines"] = [name for name, engine in ENGINES.items() if engine.is_native()]
-    if given.skip != "speed":
-        document.setdefault(f"speed, {given.threads} threads", {}).update(speed(given.only))
-    if given.skip != "agreement":
-        for name in given.only:
-            if name not in UNTRAINED:
-                document.setdefault("agreement", {})[name] = agreement((given.data / "images").resolve(), name)
-    file.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n")
+    for name in given.only:
+        if given.skip != "speed":
+            document.setdefault(f"speed, {given.threads} threads", {})[name] = speed(name)
+        if given.skip != "agreement" and name not in UNTRAINED:
+            document.setdefault("agreement", {})[name] = agreement((given.data / "images").resolve(), name)
+        file.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n")
 
 
 if __name__ == "__main__":
