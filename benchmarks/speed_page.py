@@ -50,6 +50,33 @@ def cooccurrence() -> str:
     )
 
 
+def engines() -> str:
+    """Times of the network by engine, and what it costs in agreement."""
+    document = _read("engines")
+    speeds = document["speed, 1 threads"]
+    sizes = list(next(iter(speeds.values())))
+    lines = pages.head(
+        ["network, engine", *(f"{size}, ms" for size in sizes), *(f"{size}, times the plain loop" for size in sizes)]
+    )
+    for network, by_size in speeds.items():
+        for engine in by_size[sizes[0]]:
+            found = [by_size[size][engine] for size in sizes]
+            cells = [told(one["ms"]) for one in found] + [told(one["times_the_plain_loop"], 2) for one in found]
+            lines.append(pages.row([f"{network}, {engine}", *cells]))
+    lines += [
+        "",
+        *pages.head(["network, engine", "photographs", "cosine: lowest", "1 %", "median", "mAP, largest loss"]),
+    ]
+    for network, agreed in document["agreement"].items():
+        for engine in agreed.keys() - {"photographs", "float32"}:
+            found = agreed[engine]
+            worst = min(found["difference_to_float32"].items(), key=lambda one: float(one[1].split()[0]))
+            cells = [f"{found['cosine'][key]:.5f}" for key in ("lowest", "1 %", "median")]
+            loss = f"{worst[1]} ({worst[0]})"
+            lines.append(pages.row([f"{network}, {engine}", str(agreed["photographs"]), *cells, loss]))
+    return "\n".join([*lines, "", f"{_made({**document, 'threads': 1})}."])
+
+
 def decoding() -> str:
     """What reduced decoding saves, and what it changes."""
     document = _read("decoding")
@@ -120,7 +147,7 @@ def _read(name: str) -> dict[str, Any]:
 
 def main() -> None:
     """Writes the tables into the page."""
-    tables = {"cooccurrence": cooccurrence(), "decoding": decoding(), "indexing": indexing()}
+    tables = {"cooccurrence": cooccurrence(), "engines": engines(), "decoding": decoding(), "indexing": indexing()}
     pages.written(PAGE, tables, by="speed_page.py")
 
 

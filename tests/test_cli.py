@@ -74,6 +74,24 @@ def test_index_search_montage_heatmap_and_info_work_together(photos, recipe_file
     assert Recipe.from_toml(info["toml"]).name == "quick"
 
 
+def test_an_index_is_described_by_the_engine_that_is_asked_for(
+    run, photos: Path, recipe_file: Path, tmp_path
+) -> None:
+    done = run("index", photos, "--recipe", recipe_file, "--engine", "bfloat16")
+    assert done.returncode == 0, done.stderr
+    picture = next(photos.iterdir())
+    with open_index(tmp_path / "photos.cooc") as index:
+        stored = index.row_of_file(picture)
+        expected = {
+            engine: index.describer(engine=engine).describe([picture])[0] for engine in ("float32", "bfloat16")
+        }
+    assert np.array_equal(stored, expected["bfloat16"])
+    assert not np.array_equal(stored, expected["float32"])
+    unknown = run("index", photos, "-i", "other.cooc", "--recipe", recipe_file, "--engine", "int4")
+    assert unknown.returncode == 1
+    assert "no engine is called 'int4'; there are float32, bfloat16, int8" in " ".join(unknown.stderr.split())
+
+
 @pytest.mark.parametrize("given", ["of the recipe", "refused", "published", "none"])
 def test_a_heat_map_shows_the_learned_cooccurrence_beside_the_direct_one(
     run, photos: Path, recipe: Recipe, recipe_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str

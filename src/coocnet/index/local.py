@@ -222,6 +222,7 @@ class LocalIndex:
         self,
         *,
         device: str | None = None,
+        engine: str | None = None,
         scales: tuple[float, ...] | None = None,
         progress: Progress | None = None,
     ) -> Describer:
@@ -229,10 +230,12 @@ class LocalIndex:
 
         Args:
             device: see :class:`~coocnet.describe.Describer`.
+            engine: as ``device``.
             scales: describe queries at these instead of the recipe's; such rows are to be searched, not stored.
             progress: called during a download.
 
         Raises:
+            InputError: a device or an engine that cannot be had.
             RecipeError: scales that cannot be.
             WeightsError: the weights are missing or damaged.
             RecipeMismatchError: the weights found are not those the index was made with.
@@ -241,7 +244,7 @@ class LocalIndex:
 
         recipe = self.recipe
         described = recipe if scales is None else recipe.replace(scales=scales)
-        loaded = Loaded(described, device=device, progress=progress)
+        loaded = Loaded(described, device=device, engine=engine, progress=progress)
         self._store.check_recipe(recipe)
         self._store.check_weights(loaded.weights_sha256)
         return loaded
