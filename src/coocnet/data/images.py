@@ -24,6 +24,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
+from coocnet.data.resizing import resize
 from coocnet.errors import ImageError, InputError
 
 Box = tuple[float, float, float, float]
@@ -185,7 +186,7 @@ def _need_box(box: object) -> None:
 def fit(image: Image.Image, size_px: int | None, *, longest_full_px: int) -> UInt8[np.ndarray, "h w 3"]:
     """An RGB image reduced by the factor that brings ``longest_full_px`` to ``size_px``; never enlarged."""
     if size_px is not None and longest_full_px > size_px:
-        image = image.resize(_scaled(image.size, size_px / longest_full_px), Image.Resampling.LANCZOS)
+        return resize(image, _scaled(image.size, size_px / longest_full_px))
     return np.array(image)
 
 
@@ -215,9 +216,9 @@ def _reduced(file: Image.Image, size_px: int, *, upright: bool) -> tuple[Image.I
     if drafted is None:
         return None
     # Before it is turned: the last column and row are the picture's only in part, which the box says, and would move.
-    image = _rgb(file, upright=False).resize(
-        _scaled(stored, size_px / max(stored)), Image.Resampling.LANCZOS, box=drafted[1]
-    )
+    whole = _rgb(file, upright=False)
+    image = Image.fromarray(resize(whole, _scaled(stored, size_px / max(stored)), box=drafted[1]))
+    image.info = whole.info  # which say how it is turned
     return _upright(image, stored) if upright else (image, stored)
 
 
