@@ -34,6 +34,12 @@ PEER_CODE = """
 import json, sys, time
 from pathlib import Path
 import torch
+operators = torch.library.Library("torchvision", "DEF")  # for a torchvision of another build: none of them is used
+names = ["nms", "qnms", "qroi_align", "deform_conv2d", "_deform_conv2d_backward"]
+names += [f"{back}{kind}{end}" for kind in ("roi_align", "roi_pool", "ps_roi_align", "ps_roi_pool")
+          for back, end in (("", ""), ("_", "_backward"))]
+for name in names:
+    operators.define(f"{name}(...) -> Tensor")
 from torchvision import transforms
 from imagededup.methods import CNN
 from imagededup.utils import CustomModel
