@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import pytest
@@ -189,15 +190,35 @@ def test_a_radius_beyond_that_of_the_loops_stays_with_pytorch(operator, calls) -
 
 
 @each_operator
-def test_where_the_compiler_fails_pytorch_computes(operator, monkeypatch) -> None:
+def test_where_the_compiler_fails_pytorch_computes_and_it_is_said_once(operator, monkeypatch) -> None:
     a = a_batch((3, 4, 5))
     expected = operator(a, radius_cells=1)
+    tried = []
 
     def fails(*_: object) -> None:
-        raise OSError("no space left on device")
+        tried.append(1)
+        raise EOFError("ran out of input")
 
+    monkeypatch.setattr(quick, "_gave_up", threading.Event())
     monkeypatch.setattr(quick.compiled_loops(), "total", fails)
+    with pytest.warns(RuntimeWarning, match=r"ran out of input.*NUMBA_CACHE_DIR"):
+        torch.testing.assert_close(operator(a, radius_cells=1), expected)
     torch.testing.assert_close(operator(a, radius_cells=1), expected)
+    assert len(tried) == 1
+
+
+@each_operator
+def test_a_map_that_is_made_functional_has_its_result(operator) -> None:
+    a = a_batch((3, 4, 5))
+    functional = torch.func.functionalize(lambda x: operator(x, radius_cells=1, threshold=0.5))
+    torch.testing.assert_close(functional(a), operator(a, radius_cells=1, threshold=0.5))
+
+
+@each_operator
+def test_a_threshold_beyond_all_floats_leaves_nothing_active(operator) -> None:
+    a = a_batch((3, 4, 5))
+    assert not operator(a, radius_cells=1, threshold=1e39).any()
+    assert not operator(a.bfloat16(), radius_cells=1, threshold=1e39).any()
 
 
 @pytest.mark.parametrize(

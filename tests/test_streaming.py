@@ -87,6 +87,30 @@ def test_threads_made_later_have_their_number_again() -> None:
 
 
 @pytest.mark.usefixtures("four_threads")
+def test_threads_made_meanwhile_have_their_number_and_a_new_one_is_left_in_force() -> None:
+    results = side_by_side(range(100), abs, never)
+    next(results)
+    found = []
+    thread = threading.Thread(target=lambda: found.append(torch.get_num_threads()))
+    thread.start()
+    thread.join()
+    torch.set_num_threads(3)
+    assert len(list(results)) == 99
+    assert (found, torch.get_num_threads()) == ([4], 3)
+
+
+@pytest.mark.usefixtures("four_threads")
+def test_two_items_share_all_threads() -> None:
+    meeting = threading.Barrier(2, timeout=10)
+
+    def compute(item: int) -> int:
+        meeting.wait()
+        return torch.get_num_threads()
+
+    assert list(side_by_side(range(2), compute, never)) == [2, 2]
+
+
+@pytest.mark.usefixtures("four_threads")
 def test_an_error_of_one_item_ends_the_work_and_leaves_the_threads_as_they_were() -> None:
     def compute(item: int) -> int:
         if item == 5:

@@ -61,10 +61,10 @@ class Describer:
     On CUDA, PyTorch rounds what goes into a convolution to TF32, ten binary digits, unless the program sets
     ``torch.backends.cudnn.allow_tf32 = False``; such settings of the whole process are left alone here.
 
-    On a processor with AVX512-BF16 or AMX, networks whose weights were measured to bear it are computed in bfloat16.
-    Rows then agree with those of float32 to a cosine of 0.9998 for 99 photographs in 100, of 0.998 for the worst of
-    1,800, and no set's mean average precision changes by more than 0.2 (``benchmarks/engines.py``). In int8, which is
-    never taken unasked, these are 0.9995, 0.99 and 0.3.
+    On a processor with AVX512-BF16 or AMX, networks whose weights were measured to bear it (mini, ResNet-101 v2) are
+    computed in bfloat16. Rows then agree with those of float32 to a cosine of 0.9998 for 99 photographs in 100 and of
+    0.999 for all of 1,800, and no set's mean average precision changes by more than 0.2 (``benchmarks/engines.py``).
+    In int8, which is never taken unasked, these are 0.9995, 0.99 and 0.3; less for pictures of a few pixels.
 
     Args:
         recipe: what to do; the default recipe if not given.

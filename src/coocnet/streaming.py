@@ -7,7 +7,6 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import partial
 from itertools import chain, islice
 from typing import TypeVar
 
@@ -18,6 +17,7 @@ Result = TypeVar("Result")
 
 _LOADED_AHEAD = 16
 _LOADERS = 8
+_BEGIN_WITHIN_S = 60
 _SIDE_BY_SIDE = 4  # each holds the maps of a picture, which for large networks is hundreds of megabytes
 
 
@@ -41,10 +41,10 @@ def side_by_side(
         wants_memory: of a result, whether memory was wanting; it is then computed again while no other is.
     """
     threads = torch.get_num_threads()
-    workers = min(threads, _SIDE_BY_SIDE)
     source = iter(items)
-    first = list(islice(source, 2))
-    if workers == 1 or len(first) < 2:
+    first = list(islice(source, min(threads, _SIDE_BY_SIDE)))
+    workers = len(first)
+    if workers < 2:
         yield from map(compute, chain(first, source))
         return
     places, alone = threading.Semaphore(workers), threading.Lock()
@@ -62,13 +62,22 @@ def side_by_side(
                     places.release(workers)
         return result
 
-    # Each thread has its own number; setting one also sets that of threads to come, so it is put back at the end.
-    share = partial(torch.set_num_threads, threads // workers)
-    try:
-        for _, result in _in_threads(chain(first, source), computed, workers=workers, ahead=2 * workers, begin=share):
-            yield result
-    finally:
+    all_begun = threading.Barrier(workers + 1, timeout=_BEGIN_WITHIN_S)
+
+    def begin() -> None:
+        torch.set_num_threads(threads // workers)
+        torch.get_num_threads()  # a thread takes its own number with the first question for it
+        all_begun.wait()
+
+    def begun() -> None:
+        all_begun.wait()
+        # Each thread keeps its own number; setting one also sets that of threads to come, so it is put back.
         torch.set_num_threads(threads)
+
+    results = _in_threads(
+        chain(first, source), computed, workers=workers, ahead=2 * workers, begin=begin, begun=begun
+    )
+    yield from (result for _, result in results)
 
 
 def _in_threads(
@@ -78,6 +87,7 @@ def _in_threads(
     workers: int,
     ahead: int,
     begin: Callable[[], None] | None = None,
+    begun: Callable[[], None] | None = None,
 ) -> Iterator[tuple[Item, Result]]:
     source = iter(items)
     pool = ThreadPoolExecutor(workers, thread_name_prefix="coocnet", initializer=begin)
@@ -85,6 +95,8 @@ def _in_threads(
         started: deque[tuple[Item, Future[Result]]] = deque(
             (item, pool.submit(work, item)) for item in islice(source, ahead)
         )
+        if begun is not None:
+            begun()
         while started:
             item, future = started.popleft()
             yield item, future.result()

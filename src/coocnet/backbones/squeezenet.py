@@ -57,7 +57,6 @@ SQUEEZENET11 = Backbone(
             source="ONNX model zoo squeezenet1.1, by way of github.com/BruceDai/test-data, float16",
             licence="Apache-2.0 as stated by the source; trained on ImageNet",
             rename=_rename,
-            engines=("bfloat16",),
         )
     },
 )

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from coocnet.ops import quick
 from coocnet.ops.checks import need_like, need_map, need_positive, need_tensor, need_whole
-from coocnet.ops.cooccurrence import Threshold, _thresholds, activation_mask, window_sum
+from coocnet.ops.cooccurrence import Threshold, activation_mask, per_image_thresholds, window_sum
 from coocnet.ops.pooling import _power
 from coocnet.ops.precision import in_float32, in_full
 
@@ -55,7 +55,7 @@ def context(
     need_map(a)
     need_whole("radius_cells", radius_cells, 0)
     if mask is None and quick.takes(a, radius_cells):
-        t = quick.context(a, radius_cells, _thresholds(a, threshold))
+        t = quick.context(a, radius_cells, per_image_thresholds(a, threshold))
         if t is not None:
             return t.to(a.dtype)
     return _context(a, mask, threshold, radius_cells)

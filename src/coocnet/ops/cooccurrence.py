@@ -81,7 +81,8 @@ def _per_image_threshold(a: Tensor, threshold: Threshold) -> Tensor:
         rank = max(1, min(count, round(threshold.q * (count - 1)) + 1))
         t = a.flatten(1).kthvalue(rank, dim=1).values
     else:
-        t = a.new_full((images,), _number(threshold))
+        # By way of float64, for a number beyond the dtype is infinite in it.
+        t = torch.full((images,), _number(threshold), dtype=torch.float64, device=a.device).to(a.dtype)
     return t.view(images, 1, 1, 1)
 
 
@@ -162,7 +163,7 @@ def direct_cooccurrence(
     _need_channels(a)
     scale = _scale(a, radius_cells, window_mean)
     if mask is None and quick.takes(a, radius_cells):
-        ct = quick.cooccurrence(a, radius_cells, _thresholds(a, threshold), scale)
+        ct = quick.cooccurrence(a, radius_cells, per_image_thresholds(a, threshold), scale)
         if ct is not None:
             return ct
     return _direct_cooccurrence(a, mask, threshold, radius_cells, scale)
@@ -208,7 +209,7 @@ def direct_cooccurrence_sums(
     _need_channels(a)
     if quick.takes(a, radius_cells):
         scale = _scale(a, radius_cells, window_mean=False)
-        sums = quick.cooccurrence_sums(a, radius_cells, _thresholds(a, threshold), scale)
+        sums = quick.cooccurrence_sums(a, radius_cells, per_image_thresholds(a, threshold), scale)
         if sums is not None:
             return CooccurrenceSums(*(part.to(a.dtype) for part in sums))
     ct = direct_cooccurrence(in_full(a), radius_cells=radius_cells, threshold=threshold)
@@ -231,7 +232,7 @@ def _scale(a: Tensor, radius_cells: int, window_mean: bool) -> float:
     return scale / (2 * radius_cells + 1) ** 2 if window_mean else scale
 
 
-def _thresholds(a: Tensor, threshold: Threshold) -> Tensor | None:
+def per_image_thresholds(a: Tensor, threshold: Threshold) -> Tensor | None:
     """The threshold of each image, in float32; None for the mean, which the compiled loops find themselves."""
     if isinstance(threshold, str) and threshold == "mean":
         return None

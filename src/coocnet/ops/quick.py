@@ -3,12 +3,15 @@
 The loops compute what the functions of :mod:`coocnet.ops` define, to float32 rounding, some ten times as fast on a
 processor. They are there where numba is (``pip install 'coocnet[fast]'``), and take a map of float32 or bfloat16 in
 the processor's memory from which no gradient is asked, to which no other transform or mode of PyTorch applies, and
-whose entries are finite.
+whose entries are finite. (Where sums of finite entries leave the range of float32, the loops say infinite, and the
+banded products of PyTorch NaN.)
 """
 
 from __future__ import annotations
 
 import math
+import threading
+import warnings
 from collections.abc import Callable
 from functools import cache
 from typing import Any
@@ -23,6 +26,9 @@ _KINDS = (torch.float32, torch.bfloat16)
 _LARGEST_RADIUS = 15  # measured: from about 16 on, the banded products of PyTorch are as quick
 
 
+_gave_up = threading.Event()
+
+
 @cache
 def compiled_loops() -> Any:
     """The loops, or None where numba is missing, told not to compile, or of no use for another reason."""
@@ -30,9 +36,24 @@ def compiled_loops() -> Any:
         import numba  # noqa: PLC0415 - an extra
 
         from coocnet import loops  # noqa: PLC0415 - needs the extra
-    except Exception:  # noqa: BLE001 - whatever ails an extra, there is the other way
+    except ImportError:
+        return None
+    except Exception as error:  # noqa: BLE001 - such as no place to keep what is compiled
+        _give_up(error)
         return None
     return None if numba.config.DISABLE_JIT else loops
+
+
+def _give_up(error: Exception) -> None:
+    """PyTorch computes the same; what failed once takes its time to fail again."""
+    if not _gave_up.is_set():
+        _gave_up.set()
+        warnings.warn(
+            f"the compiled loops cannot be used, so PyTorch computes instead, more slowly: {error}. What numba keeps "
+            "may be damaged, or have no place: delete it, or name a folder of yours in NUMBA_CACHE_DIR.",
+            RuntimeWarning,
+            stacklevel=2,
+        )
 
 
 def takes(a: Tensor, radius_cells: int) -> bool:
@@ -46,8 +67,11 @@ def takes(a: Tensor, radius_cells: int) -> bool:
         and radius_cells <= _LARGEST_RADIUS
         and not (a.requires_grad and torch.is_grad_enabled())
         and not torch.compiler.is_compiling()
+        and not torch._C._is_tracing()
+        and torch._C._functorch.peek_interpreter_stack() is None
         and forward_ad._current_level < 0
         and _get_current_dispatch_mode() is None
+        and not _gave_up.is_set()
         and compiled_loops() is not None
     )
 
@@ -108,7 +132,8 @@ def _for_each_image(
                 return False
             t = _at_most(total / x.size) if thresholds is None else np.float32(thresholds[image].item())
             run(loops, image, x, t)
-    except Exception:  # noqa: BLE001 - such as a compiler that fails here: PyTorch computes the same
+    except Exception as error:  # noqa: BLE001 - such as a compiler that fails here: PyTorch computes the same
+        _give_up(error)
         return False
     return True
 
