@@ -62,5 +62,9 @@ def in_turn(sides: Mapping[str, Callable[[], object]], *, rounds: int, enough_s:
 
 def told(times: Times, digits: int = 3) -> str:
     """A side's time as a page has it: median [lowest, highest]."""
-    low, median, high = (f"{times[key]:.{digits}g}" for key in ("lowest", "median", "highest"))
-    return f"{median} [{low}, {high}]"
+    low, median, high = (_number(times[key], digits) for key in ("lowest", "median", "highest"))
+    return median if low == high else f"{median} [{low}, {high}]"
+
+
+def _number(value: float, digits: int) -> str:
+    return f"{value:,.0f}" if value >= 10 ** (digits - 1) else f"{value:.{digits}g}"

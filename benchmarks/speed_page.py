@@ -68,11 +68,11 @@ def engines() -> str:
         *pages.head(["network, engine", "photographs", "cosine: lowest", "1 %", "median", "mAP, largest loss"]),
     ]
     for network, agreed in document["agreement"].items():
-        for engine in agreed.keys() - {"photographs", "float32"}:
+        for engine in [name for name in agreed if name not in {"photographs", "float32"}]:
             found = agreed[engine]
-            worst = min(found["difference_to_float32"].items(), key=lambda one: float(one[1].split()[0]))
+            set_, (mean, low, high) = min(found["difference_to_float32"].items(), key=lambda one: one[1][0])
             cells = [f"{found['cosine'][key]:.5f}" for key in ("lowest", "1 %", "median")]
-            loss = f"{worst[1]} ({worst[0]})"
+            loss = f"{mean:+.2f} [{low:.2f}, {high:.2f}] ({set_})"
             lines.append(pages.row([f"{network}, {engine}", str(agreed["photographs"]), *cells, loss]))
     return "\n".join([*lines, "", f"{_made({**document, 'threads': 1})}."])
 

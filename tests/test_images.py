@@ -332,9 +332,9 @@ def test_reducing_averages_what_it_drops() -> None:
     assert_near(reduced, np.full((20, 20, 3), 127.5), most=12)
 
 
-@pytest.mark.parametrize("size_px", [0, -5])
-def test_a_limit_below_one_pixel_is_refused(size_px: int) -> None:
-    with pytest.raises(InputError, match=f"at least 1, got {size_px}"):
+@pytest.mark.parametrize("size_px", [0, -5, 1.5, float("nan"), "3", True])
+def test_a_limit_that_is_no_number_of_pixels_is_refused(size_px: object) -> None:
+    with pytest.raises(InputError, match=f"of at least 1, or None; got {size_px!r}"):
         decoded(encoded(SMOOTH), size_px=size_px)
 
 

@@ -132,10 +132,9 @@ def decode(
 
     Raises:
         ImageError: not a picture, damaged, truncated, too many pixels, or a box outside the picture.
-        InputError: a limit below 1 pixel, or a box that is not four finite numbers.
+        InputError: a limit that is no whole number of pixels, or a box that is not four finite numbers.
     """
-    if size_px is not None and size_px < 1:
-        raise InputError(f"size_px is at least 1, got {size_px}")
+    _need_size(size_px)
     if box is not None:
         _need_box(box)
     _silence_pillow()
@@ -173,6 +172,11 @@ def _silence_pillow() -> None:
     filters makes Python repeat old warnings; for all threads, because only Python 3.14 can give one thread its own.
     """
     warnings.filterwarnings("ignore", module=r"PIL\.", append=True)
+
+
+def _need_size(size_px: object) -> None:
+    if size_px is not None and (not isinstance(size_px, int) or isinstance(size_px, bool) or size_px < 1):
+        raise InputError(f"size_px is a whole number of at least 1, or None; got {size_px!r}")
 
 
 def _need_box(box: object) -> None:
