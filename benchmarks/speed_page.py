@@ -118,12 +118,19 @@ def indexing() -> str:
     for side, rate in rates.items():
         lines.append(pages.row([side, told(rate), f"{rate['median'] / plain:.1f}"]))
     share = document["index_of_engine"]
+    bounded = _read("bounded")
+    first, last = bounded["mb"][0], bounded["mb"][-1]
     return "\n".join(
         [
             *lines,
             "",
             f"{document['pictures']} photographs of about 1024×768 pixels at 512, {document['threads']} threads. Of"
             f" the engine's own rate the whole path reaches {told(share, 2)}. {_made(document)}.",
+            "",
+            f"Memory: in indexing {bounded['pictures']:,} files the process holds {first['own']:.0f} MB of its own after"
+            f" {first['pictures']:,} and {last['own']:.0f} MB after all, {last['peak']:.0f} MB at most with what is mapped"
+            f" (`{bounded['command']}`). A recipe that has no whitening in the package then learns one on all rows, with"
+            f" {bounded['at_the_end_mb']['peak']:,.0f} MB at most.",
         ]
     )
 
