@@ -125,14 +125,20 @@ def indexing() -> str:
             *lines,
             "",
             f"{document['pictures']} photographs of about 1024×768 pixels at 512, {document['threads']} threads. Of"
-            f" the engine's own rate the whole path reaches {told(share, 2)}. {_made(document)}.",
+            f" the engine's own rate the whole path reaches {percent(share)}. {_made(document)}.",
             "",
-            f"Memory: in indexing {bounded['pictures']:,} files the process holds {first['own']:.0f} MB of its own after"
-            f" {first['pictures']:,} and {last['own']:.0f} MB after all, {last['peak']:.0f} MB at most with what is mapped"
-            f" (`{bounded['command']}`). A recipe that has no whitening in the package then learns one on all rows, with"
-            f" {bounded['at_the_end_mb']['peak']:,.0f} MB at most.",
+            f"Memory: in indexing {bounded['pictures']:,} files the process holds {first['own']:.0f} MB of its own"
+            f" after {first['pictures']:,} and {last['own']:.0f} MB after all, {last['peak']:.0f} MB at most with what"
+            f" is mapped (`{bounded['command']}`). A recipe that has no whitening in the package then learns one on all"
+            f" rows, with {bounded['at_the_end_mb']['peak']:,.0f} MB at most.",
         ]
     )
+
+
+def percent(share: dict[str, float]) -> str:
+    """A share with its spread."""
+    low, median, high = (f"{100 * share[key]:.0f}" for key in ("lowest", "median", "highest"))
+    return f"{median} % [{low}, {high}]"
 
 
 def _maps(batch: int) -> str:
