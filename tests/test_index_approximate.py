@@ -13,6 +13,7 @@ from coocnet.errors import InputError
 from coocnet.index import LocalIndex, approximate, kept, local, open_index
 from coocnet.recipe import Recipe
 from indexing import Unused, named, put, synthetic_rows
+from test_index_kept import flipped, flips
 
 pytest.importorskip("faiss")
 COUNT = 3000
@@ -167,6 +168,73 @@ def test_a_damaged_file_is_ignored(built, rows, pattern, cut) -> None:
     with open_index(built) as index:
         assert index.info().approximate is None
         assert len(index.search(rows[:1], k=5)[0]) == 5
+
+
+def test_one_bit_flipped_in_the_headers_of_the_table_changes_nothing(built) -> None:
+    with open_index(built) as index:
+        kind = kept.kind_of(index._store, None)
+    file = built / "approximate.npz"
+    content, whole = file.read_bytes(), approximate.Approximate.load(built, kind)
+    for at in flips(content, 150):
+        file.write_bytes(flipped(content, at))
+        held = approximate.Approximate.load(built, kind)
+        if held is not None:
+            assert held.info == whole.info
+            np.testing.assert_array_equal(held.digests, whole.digests)
+            np.testing.assert_array_equal(held.shown, whole.shown)
+
+
+@pytest.mark.parametrize("spoil", ["zeros", "ones", "flips"])
+def test_damage_inside_the_file_of_faiss_is_seen(built, rows, spoil) -> None:
+    damage(next(built.glob("*.faiss")), spoil, seed=0)
+    with open_index(built) as index:
+        assert index.info().approximate is None
+        assert index.search(rows[:20], k=10) == index.search(rows[:20], k=10, exact=True)
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("spoil", ["zeros", "ones", "flips"])
+def test_damage_that_is_not_seen_gives_no_picture_twice_and_no_error(built, rows, spoil, seed, monkeypatch) -> None:
+    monkeypatch.setattr(approximate, "_digest", lambda *_, **__: "as it was")
+    with open_index(built) as index:
+        index.build_ann()
+    damage(next(built.glob("*.faiss")), spoil, seed=seed)
+    with open_index(built) as index:
+        for hits, right in zip(
+            index.search(rows[:50], k=10), index.search(rows[:50], k=COUNT, exact=True), strict=True
+        ):
+            assert len({hit.path for hit in hits}) == 10
+            similarity = {hit.path: hit.similarity for hit in right}
+            assert all(hit.similarity == similarity[hit.path] for hit in hits)
+
+
+def test_of_a_large_file_some_blocks_are_read_for_a_search_and_all_of_it_for_the_info(
+    built, rows, monkeypatch
+) -> None:
+    monkeypatch.setattr(approximate, "_READ_WHOLE", 0)
+    monkeypatch.setattr(approximate, "spread", lambda *_: np.zeros(1, int))
+    with open_index(built) as index:
+        index.build_ann()
+    file = next(built.glob("*.faiss"))
+    content = file.read_bytes()
+    middle = len(content) // 2
+    file.write_bytes(content[:middle] + bytes(100) + content[middle + 100 :])
+    with open_index(built) as index:
+        assert index.search(rows[:1], k=5, exact=False)[0]
+        assert index.info().approximate is None
+
+
+def damage(file: Path, how: str, *, seed: int) -> None:
+    """Spoils a twentieth of a file, somewhere behind its header."""
+    content, random = bytearray(file.read_bytes()), np.random.default_rng(seed)
+    length = len(content) // 20
+    start = int(random.integers(len(content) // 5, len(content) - length))
+    if how == "flips":
+        for at in random.integers(start, start + length, 200):
+            content[at] ^= 1 << int(random.integers(8))
+    else:
+        content[start : start + length] = (b"\0" if how == "zeros" else b"\xff") * length
+    file.write_bytes(content)
 
 
 def test_a_reader_goes_on_when_another_process_builds_it_anew(built, rows) -> None:

@@ -268,3 +268,36 @@ def test_a_search_from_what_is_kept_loads_no_torch(place, rows) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (done.stdout, done.stderr) == ("5\n5\n", "")
+
+
+@pytest.mark.usefixtures("keeps")
+@pytest.mark.parametrize("pattern", ["gallery.npz", "gallery-*.npy"])
+def test_one_bit_flipped_in_a_header_changes_no_answer(place, rows, pattern) -> None:
+    put(place, named(rows))
+    expected = answers(place, rows[:3])
+    file = next(place.glob(pattern))
+    content, right = file.read_bytes(), np.load(next(place.glob("gallery-*.npy")))
+    with open_index(place) as index:
+        kind = kept.kind_of(index._store, None)
+    for at in flips(content, 150):
+        file.write_bytes(flipped(content, at))
+        held = kept._load(place, kind)
+        if held is not None:
+            assert list(held[1].paths) == sorted(named(rows))
+            np.testing.assert_array_equal(held[1].rows, right)
+    agree(answers(place, rows[:3]), expected)
+
+
+def flips(content: bytes, count: int) -> list[int]:
+    """Bits of the headers of a file of numpy, or of a zip archive of such."""
+    headers, start = set(range(0, 128 * 8)), content.find(b"PK")
+    while start >= 0:
+        headers |= set(range(start * 8, min(start + 220, len(content)) * 8))
+        start = content.find(b"PK", start + 1)
+    return [int(at) for at in np.random.default_rng(0).choice(sorted(headers), count, replace=False)]
+
+
+def flipped(content: bytes, bit: int) -> bytes:
+    damaged = bytearray(content)
+    damaged[bit // 8] ^= 1 << bit % 8
+    return bytes(damaged)

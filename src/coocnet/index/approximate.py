@@ -14,10 +14,8 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-import json
 import math
 import os
-import secrets
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -29,8 +27,8 @@ import numpy as np
 from jaxtyping import Float, Int, UInt8
 
 from coocnet.errors import InputError
-from coocnet.index.kept import UNREADABLE, Pictures, firsts, places, sweep
-from coocnet.output import written_whole
+from coocnet.index.derived import UNREADABLE, Derived, spread
+from coocnet.index.kept import Pictures, firsts, places
 from coocnet.ranking.nearest import nearest, similarities_of_pairs
 from coocnet.whitening import unit_rows
 
@@ -43,8 +41,8 @@ RECALL = 0.95
 """Both recalls of :class:`ApproximateInfo` are at least this when it is built."""
 _USED_UNTIL = 0.2  # of the pictures are newer than it
 _REBUILT_FROM = 0.1
-_TABLE = "approximate.npz"
-_FILE = "approximate-{}.faiss"
+_BESIDE = Derived("approximate.npz", "approximate-{}.faiss")
+_READ_WHOLE = 64 << 20  # bytes of a file that is read to its end whenever it is opened
 _SAMPLE, _TRAINED_ON, _ROUNDS = 500, 32, 8
 _K, _SPARE = 10, 32
 _AT_ONCE = 8192
@@ -90,16 +88,20 @@ class Approximate:
     file: Path
 
     @classmethod
-    def load(cls, folder: Path, kind: dict[str, str]) -> Approximate | None:
-        """What was built of rows of this kind; None where there is nothing, of another kind, or damaged."""
+    def load(cls, folder: Path, kind: dict[str, str], *, wholly: bool = False) -> Approximate | None:
+        """What was built of rows of this kind; None where there is nothing, of another kind, or damaged.
+
+        Of a file of more than 64 MiB only 64 blocks are compared with what was written, unless ``wholly``.
+        """
         try:
-            with open(folder / _TABLE, "rb") as stream, np.load(stream, allow_pickle=False) as table:
-                facts = json.loads(table["facts"].tobytes())
-                file = _file_of(folder, facts)
-                if facts["kind"] != _without_storage(kind) or facts["sample"] != _sample(file):
+            with _BESIDE.reading(folder) as (facts, array):
+                file = _BESIDE.file_of(folder, facts)
+                wholly = wholly or os.stat(file).st_size <= _READ_WHOLE
+                name = "digest" if wholly else "sample"
+                if facts["kind"] != _without_storage(kind) or facts[name] != _digest(file, wholly=wholly):
                     return None
                 info = ApproximateInfo(**facts["info"], installed=is_installed())
-                return cls(info, table["digests"], facts["state"], table["shown"], file)
+                return cls(info, array("digests"), facts["state"], array("shown"), file)
         except UNREADABLE:
             return None
 
@@ -126,27 +128,29 @@ class Approximate:
                 "an exact one takes no time there"
             )
         built = _sorted_into_lists(pictures.rows, first, progress)
-        token = secrets.token_hex(8)
-        file = folder / _FILE.format(token)
         probes, recalls = _tuned(built, pictures.rows, first)
         info = ApproximateInfo(len(first), int(built.nlist), probes, *recalls, installed=True)
         digests = pictures.digests[first]
         shown = np.arange(len(first)) if len(first) == len(pictures.digests) else places(digests, pictures.digests)
-        before = _named(folder)
+        token, file = _BESIDE.new(folder)
         try:
             faiss.write_index(built, str(file))
             known = {key: value for key, value in asdict(info).items() if key != "installed"}
-            facts = {"kind": _without_storage(kind), "state": state, "token": token, "sample": _sample(file)}
-            content = np.frombuffer(json.dumps({**facts, "info": known}).encode(), np.uint8)
-            with written_whole(folder / _TABLE) as unfinished:
-                np.savez(unfinished, allow_pickle=False, facts=content, digests=digests, shown=shown)
+            facts = {
+                "kind": _without_storage(kind),
+                "state": state,
+                "token": token,
+                "sample": _digest(file, wholly=False),
+                "digest": _digest(file, wholly=True),
+                "info": known,
+            }
+            _BESIDE.write(folder, facts, {"digests": digests, "shown": shown})
         except BaseException as error:
             with suppress(OSError):
                 file.unlink()
             if isinstance(error, _NOT_BY_FAISS):
                 raise InputError(f"the approximate search cannot be kept: {error}") from error
             raise
-        sweep(folder, _FILE.format("*"), file, before)
         return cls(info, digests, state, shown, file)
 
     def is_outdated(self, contents: int, unknown: int) -> bool:
@@ -179,12 +183,22 @@ class ApproximateSearch:
         if self._serves and self._faiss is None:
             faiss = _faiss()
             try:
-                self._faiss = faiss.read_index(str(self._built.file), faiss.IO_FLAG_MMAP)
+                self._faiss = self._checked(faiss.read_index(str(self._built.file), faiss.IO_FLAG_MMAP))
                 # Threads that read ahead of every query would take longer than the query.
                 faiss.downcast_InvertedLists(self._faiss.invlists).prefetch_nthread = 0
-            except _NOT_BY_FAISS:  # another process has built it anew meanwhile
-                self._serves = False
+            except UNREADABLE:  # damaged, or another process has built it anew meanwhile
+                self._faiss, self._serves = None, False
         return self._serves
+
+    def _checked(self, read: Any) -> Any:
+        """What FAISS has read, if it has the form of what was built."""
+        lists, count = read.invlists, len(self._built.digests)
+        held = sum(lists.list_size(one) for one in range(lists.nlist))
+        if not (read.d == self._rows.shape[1] and lists.nlist == read.nlist == self._built.info.lists):
+            raise ValueError("lists of other rows")
+        if not held == read.ntotal == count:
+            raise ValueError(f"{held} contents in lists, {read.ntotal} in all, {count} expected")
+        return read
 
     def nearest(
         self, queries: Float[np.ndarray, "q d"], k: int
@@ -193,7 +207,7 @@ class ApproximateSearch:
         found = self._faiss.search(queries, k + _SPARE, params=self._parameters())[1]
         new = nearest(self._new_rows, queries, k).positions if len(self._new) else np.empty((len(queries), 0), int)
         for query, contents, beside in zip(queries, found, new, strict=True):
-            known = contents[contents >= 0]
+            known = np.unique(contents[(contents >= 0) & (contents < len(self._built.digests))])
             shown = [self._by_content[self._starts[one] : self._starts[one + 1]] for one in known]
             positions = np.sort(np.concatenate([*shown, self._new[beside]]))
             if len(positions) < min(k, len(self._rows)) or not query.any():
@@ -309,23 +323,15 @@ def _without_storage(kind: dict[str, str]) -> dict[str, str]:
     return {key: value for key, value in kind.items() if key != "storage"}
 
 
-def _file_of(folder: Path, facts: dict[str, Any]) -> Path:
-    return folder / _FILE.format(bytes.fromhex(facts["token"]).hex())
-
-
-def _named(folder: Path) -> Path | None:
-    try:
-        with open(folder / _TABLE, "rb") as stream, np.load(stream, allow_pickle=False) as table:
-            return _file_of(folder, json.loads(table["facts"].tobytes()))
-    except UNREADABLE:
-        return None
-
-
-def _sample(file: Path) -> str:
-    """The size of a file and a digest of some of its blocks, the first and the last among them."""
+def _digest(file: Path, *, wholly: bool) -> str:
+    """The size of a file and a digest of its content, or of some of its blocks, the first and the last among them."""
     digest, size = hashlib.blake2b(digest_size=16), os.stat(file).st_size
     with open(file, "rb") as stream:
-        for start in np.linspace(0, max(0, size - 4096), 64).astype(int):
-            stream.seek(int(start))
-            digest.update(stream.read(4096))
+        if wholly:
+            while block := stream.read(1 << 20):
+                digest.update(block)
+        else:
+            for start in spread(size - 4095, 64):
+                stream.seek(int(start))
+                digest.update(stream.read(4096))
     return f"{size} {digest.hexdigest()}"

@@ -54,7 +54,8 @@ def info_of(store: Store, recipe: Recipe) -> IndexInfo:
     """See :meth:`coocnet.index.LocalIndex.info`."""
     with store.snapshot():
         stored = layer.in_force(store, recipe)
-        built = Approximate.load(store.location, kind_of(store, None if stored is None else stored.whitening))
+        kind = kind_of(store, None if stored is None else stored.whitening)
+        built = Approximate.load(store.location, kind, wholly=True)
         return IndexInfo(
             location=str(store.location),
             recipe=store.recipe,

@@ -397,7 +397,8 @@ class LocalIndex:
         gallery = self._current_gallery(None)
         if not is_installed():
             return ""
-        built = Approximate.load(self._store.location, kept.kind_of(self._store, gallery.whitening))
+        kind = kept.kind_of(self._store, gallery.whitening)
+        built = Approximate.load(self._store.location, kind, wholly=True)
         if built is not None:
             contents, unknown = self._store.count_contents(), kept.places(built.digests, gallery.digests) < 0
             if not built.is_outdated(contents, len(kept.firsts(gallery.digests[unknown]))):
