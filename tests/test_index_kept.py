@@ -290,7 +290,7 @@ def test_one_bit_flipped_in_a_header_changes_no_answer(place, rows, pattern) -> 
 
 def flips(content: bytes, count: int) -> list[int]:
     """Bits of the headers of a file of numpy, or of a zip archive of such."""
-    headers, start = set(range(0, 128 * 8)), content.find(b"PK")
+    headers, start = set(range(128 * 8)), content.find(b"PK")
     while start >= 0:
         headers |= set(range(start * 8, min(start + 220, len(content)) * 8))
         start = content.find(b"PK", start + 1)

@@ -40,7 +40,7 @@ UNREADABLE = (
     zipfile.BadZipFile,
     zlib.error,
 )
-"""What reading a damaged file raises: numpy parses its headers as Python, zipfile and FAISS have more of their own."""
+"""What reading a damaged file raises: numpy reads headers as Python; zipfile and FAISS have their own."""
 _BEING_WRITTEN_S = 3600
 
 
@@ -79,7 +79,7 @@ class Derived:
         before = self._named(folder)
         with written_whole(folder / self.table) as unfinished:
             content = np.frombuffer(json.dumps(facts).encode(), np.uint8)
-            np.savez(unfinished, allow_pickle=False, facts=content, **arrays)  # type: ignore[arg-type]
+            np.savez(unfinished, allow_pickle=False, facts=content, **arrays)
         current = self.file_of(folder, facts)
         for file in folder.glob(self.files.format("*")):
             with suppress(OSError):

@@ -24,6 +24,7 @@ from jaxtyping import Float, Int, UInt8
 from coocnet.errors import InputError
 from coocnet.index.derived import UNREADABLE, Derived, spread
 from coocnet.index.store import Store
+from coocnet.recipe import Recipe
 from coocnet.whitening import Whitening
 
 KEEP_FROM = 5_000
@@ -155,6 +156,11 @@ def kind_of(store: Store, whitening: Whitening | None) -> dict[str, str]:
         "whitening": hashlib.blake2b(numbers, digest_size=16).hexdigest(),
         "storage": storage_of(store),
     }
+
+
+def state_of(store: Store, recipe: Recipe) -> str:
+    """What decides the rows that are searched: the store, and the recipe, which can put a whitening away."""
+    return f"{store.state()} {recipe.whitening}"
 
 
 def storage_of(store: Store) -> str:

@@ -14,7 +14,7 @@ from coocnet.data.images import content_digest, read_bytes
 from coocnet.errors import InputError, WhiteningError
 from coocnet.fetch import Progress
 from coocnet.index import kept, layer
-from coocnet.index.approximate import BUILD_FROM, Approximate, ApproximateInfo, ApproximateSearch, is_installed
+from coocnet.index.approximate import Approximate, ApproximateInfo, ApproximateSearch, Standing, is_installed
 from coocnet.index.gallery import Gallery, Hit, check_count, check_names, check_threshold, checked_rows
 from coocnet.index.info import IndexInfo, info_of
 from coocnet.index.prepared import Prepared
@@ -98,7 +98,7 @@ class LocalIndex:
             )
             self._gallery = None
             report.whitening = layer.learn_if_due(self._store, self.recipe)
-        if self._store.count_pictures() >= kept.KEEP_FROM:
+        if self._store.count_pictures() >= kept.KEEP_FROM or Standing.is_kept(self._store.location):
             report.approximate = self._ann_if_due()
         return report
 
@@ -395,15 +395,7 @@ class LocalIndex:
     def _ann_if_due(self) -> str:
         """Makes ready what a search of many pictures needs; says what became of the approximate search."""
         gallery = self._current_gallery(None)
-        if not is_installed():
-            return ""
-        kind = kept.kind_of(self._store, gallery.whitening)
-        built = Approximate.load(self._store.location, kind, wholly=True)
-        if built is not None:
-            contents, unknown = self._store.count_contents(), kept.places(built.digests, gallery.digests) < 0
-            if not built.is_outdated(contents, len(kept.firsts(gallery.digests[unknown]))):
-                return ""
-        elif len(gallery.paths) < BUILD_FROM:
+        if not is_installed() or not self._standing(gallery.whitening, wholly=True).is_due(gallery.digests):
             return ""
         try:
             info = self.build_ann()
@@ -429,18 +421,23 @@ class LocalIndex:
                 )
             whitening = whitening.first(dim)
             rows = unit_rows(rows[:, :dim].astype(np.float32))
-        prepared, approximate = None, None
+        prepared, approximate, why_exact = None, None, ""
         if dim is None:
             prepared = Prepared.load(self._store.location, state)
-            if is_installed():
-                built = Approximate.load(self._store.location, kept.kind_of(self._store, whitening))
-                approximate = None if built is None else ApproximateSearch(built, state, pictures)
-        self._gallery = Gallery(state, dim, whitening, pictures.paths, pictures.digests, rows, prepared, approximate)
+            standing = self._standing(whitening)
+            why_exact = standing.why_not(state, lambda: pictures.digests)
+            if standing.built is not None and is_installed():
+                approximate = ApproximateSearch(standing.built, state, pictures)
+        self._gallery = Gallery(
+            state, dim, whitening, pictures.paths, pictures.digests, rows, prepared, approximate, why_exact
+        )
         return self._gallery
 
+    def _standing(self, whitening: Whitening | None, *, wholly: bool = False) -> Standing:
+        return Standing.of(self._store.location, kept.kind_of(self._store, whitening), wholly=wholly)
+
     def _state(self) -> str:
-        """What decides the rows that are searched: the store, and the recipe, which can put a whitening away."""
-        return f"{self._store.state()} {self.recipe.whitening}"
+        return kept.state_of(self._store, self.recipe)
 
 
 def open_index(location: str | os.PathLike[str], recipe: Recipe | None = None) -> LocalIndex:
