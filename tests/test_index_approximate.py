@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from coocnet.errors import InputError
-from coocnet.index import LocalIndex, approximate, kept, local, open_index
+from coocnet.index import LocalIndex, approximate, kept, open_index, searchable
 from coocnet.recipe import Recipe
 from coocnet.whitening import unit_rows
 from indexing import Unused, named, put, synthetic_rows
@@ -114,7 +114,7 @@ def test_a_query_whose_surroundings_are_gone_still_has_all_its_hits(built, rows,
 def test_where_the_lists_hold_too_few_the_answer_is_exact(built, rows) -> None:
     with open_index(built) as index:
         index.search(rows[:1], k=10, exact=False)
-        index._gallery.approximate._options["nprobe"] = 1
+        index._searchable.gallery().approximate._options["nprobe"] = 1
         assert index.search(rows[:3], k=100, exact=False) == index.search(rows[:3], k=100, exact=True)
 
 
@@ -167,7 +167,7 @@ def test_one_that_was_asked_for_is_built_anew_by_a_sync_however_few_the_pictures
     with open_index(built) as index:
         index.learn_whitening(dim=12)
         assert "another whitening" in index.info().out_of_force
-        assert "another whitening" in " ".join(str(index._current_gallery(None).why_exact).split())
+        assert "another whitening" in " ".join(str(index._searchable.gallery().why_exact).split())
     put(built, named(synthetic_rows(900, seed=5), "new "))
     with open_index(built) as index:
         assert index.sync(folder, describer=Unused).approximate.startswith(
@@ -205,7 +205,7 @@ def test_more_hits_than_it_finds_well_are_searched_exactly_unless_it_is_asked_fo
         of_others = recall(index, unit_rows(rows[:300] + rows[300:600] + rows[600:900]), k=100)
         assert min(own, of_others) == pytest.approx(said.recall_at_100, abs=0.03)
         index.search(rows[:1], k=10)
-        monkeypatch.setattr(index._gallery.approximate, "up_to", 20)
+        monkeypatch.setattr(index._searchable.gallery().approximate, "up_to", 20)
         called = []
         search = approximate.ApproximateSearch.nearest
         monkeypatch.setattr(
@@ -323,7 +323,7 @@ def test_a_reader_goes_on_when_another_process_builds_it_anew(built, rows) -> No
 def test_without_faiss_searches_are_exact_and_the_index_says_so(built, rows, monkeypatch, run) -> None:
     with open_index(built) as index:
         right = index.search(rows[:3], k=5, exact=True)
-    for home in (approximate, local):
+    for home in (approximate, searchable):
         monkeypatch.setattr(home, "is_installed", lambda: False)
     monkeypatch.setitem(sys.modules, "faiss", None)
     with open_index(built) as index:
