@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 
 from coocnet.errors import InputError
-from coocnet.index import LocalIndex, approximate, kept, local, open_index
+from coocnet.index import LocalIndex, approximate, kept, open_index, searchable
 from coocnet.recipe import Recipe
+from coocnet.whitening import unit_rows
 from indexing import Unused, named, put, synthetic_rows
+from test_index_kept import flipped, flips
 
 pytest.importorskip("faiss")
 COUNT = 3000
@@ -112,7 +114,7 @@ def test_a_query_whose_surroundings_are_gone_still_has_all_its_hits(built, rows,
 def test_where_the_lists_hold_too_few_the_answer_is_exact(built, rows) -> None:
     with open_index(built) as index:
         index.search(rows[:1], k=10, exact=False)
-        index._gallery.approximate._options["nprobe"] = 1
+        index._searchable.gallery().approximate._options["nprobe"] = 1
         assert index.search(rows[:3], k=100, exact=False) == index.search(rows[:3], k=100, exact=True)
 
 
@@ -158,6 +160,80 @@ def test_when_much_is_new_searches_are_exact(built, rows) -> None:
             index.search(rows[:1], k=5, exact=False)
 
 
+def test_one_that_was_asked_for_is_built_anew_by_a_sync_however_few_the_pictures_are(
+    built, rows, folder, monkeypatch
+) -> None:
+    monkeypatch.setattr(kept, "KEEP_FROM", 5000)
+    with open_index(built) as index:
+        index.learn_whitening(dim=12)
+        assert "another whitening" in index.info().out_of_force
+        assert "another whitening" in " ".join(str(index._searchable.gallery().why_exact).split())
+    put(built, named(synthetic_rows(900, seed=5), "new "))
+    with open_index(built) as index:
+        assert index.sync(folder, describer=Unused).approximate.startswith(
+            "approximate search of 3900 pictures built"
+        )
+        assert index.info().out_of_force == ""
+        assert index.search(rows[:1], k=5, exact=False)[0]
+        assert index.sync(folder, describer=Unused).approximate == ""
+
+
+def test_the_info_says_why_it_is_out_of_force(built, rows, run) -> None:
+    put(built, named(synthetic_rows(COUNT // 2, seed=5), "new "))
+    with open_index(built) as index:
+        assert "a fifth" in index.info().out_of_force
+        with pytest.raises(InputError, match="a fifth of the pictures came since"):
+            index.search(rows[:1], k=5, exact=False)
+    assert "out of force: more than a fifth" in " ".join(run("info", "-i", built).stdout.split())
+    next(built.glob("*.faiss")).unlink()
+    with open_index(built) as index:
+        assert "damaged" in index.info().out_of_force
+
+
+def test_it_is_not_asked_for_first_dimensions(built, rows) -> None:
+    with open_index(built) as index:
+        index.learn_whitening(dim=12)
+        index.build_ann()
+        with pytest.raises(InputError, match=r"of all dimensions, .* dim=5"):
+            index.search(rows[:1], k=5, dim=5, exact=False)
+
+
+def test_more_hits_than_it_finds_well_are_searched_exactly_unless_it_is_asked_for(built, rows, monkeypatch) -> None:
+    with open_index(built) as index:
+        said = index.build_ann()
+        own = recall(index, rows[:300], k=100)
+        of_others = recall(index, unit_rows(rows[:300] + rows[300:600] + rows[600:900]), k=100)
+        assert min(own, of_others) == pytest.approx(said.recall_at_100, abs=0.03)
+        index.search(rows[:1], k=10)
+        monkeypatch.setattr(index._searchable.gallery().approximate, "up_to", 20)
+        called = []
+        search = approximate.ApproximateSearch.nearest
+        monkeypatch.setattr(
+            approximate.ApproximateSearch, "nearest", lambda *asked: called.append(asked[2]) or search(*asked)
+        )
+        for k, exact in ((20, None), (21, None), (100, None), (100, False)):
+            index.search(rows[:1], k=k, exact=exact)
+        assert called == [20, 100]
+
+
+@pytest.mark.parametrize(
+    "body", ["raise ImportError('libgomp.so.1 is missing')", "raise AttributeError('no _ARRAY_API')"], ids=str
+)
+def test_a_broken_faiss_leaves_searches_exact_and_is_named_where_it_is_asked_for(
+    built, rows, body, tmp_path, monkeypatch
+) -> None:
+    with open_index(built) as index:
+        right = index.search(rows[:3], k=5, exact=True)
+    (tmp_path / "faiss.py").write_text(body)
+    monkeypatch.delitem(sys.modules, "faiss", raising=False)
+    monkeypatch.syspath_prepend(tmp_path)
+    with open_index(built) as index:
+        assert index.search(rows[:3], k=5) == right
+        for asked in (lambda: index.search(rows[:3], k=5, exact=False), index.build_ann):
+            with pytest.raises(InputError, match=r"does not load.*(libgomp|_ARRAY_API)"):
+                asked()
+
+
 @pytest.mark.parametrize("pattern", ["approximate.npz", "approximate-*.faiss"])
 @pytest.mark.parametrize("cut", [True, False])
 def test_a_damaged_file_is_ignored(built, rows, pattern, cut) -> None:
@@ -167,6 +243,73 @@ def test_a_damaged_file_is_ignored(built, rows, pattern, cut) -> None:
     with open_index(built) as index:
         assert index.info().approximate is None
         assert len(index.search(rows[:1], k=5)[0]) == 5
+
+
+def test_one_bit_flipped_in_the_headers_of_the_table_changes_nothing(built) -> None:
+    with open_index(built) as index:
+        kind = kept.kind_of(index._store, None)
+    file = built / "approximate.npz"
+    content, whole = file.read_bytes(), approximate.Standing.of(built, kind).built
+    for at in flips(content, 150):
+        file.write_bytes(flipped(content, at))
+        held = approximate.Standing.of(built, kind).built
+        if held is not None:
+            assert held.info == whole.info
+            np.testing.assert_array_equal(held.digests, whole.digests)
+            np.testing.assert_array_equal(held.shown, whole.shown)
+
+
+@pytest.mark.parametrize("spoil", ["zeros", "ones", "flips"])
+def test_damage_inside_the_file_of_faiss_is_seen(built, rows, spoil) -> None:
+    damage(next(built.glob("*.faiss")), spoil, seed=0)
+    with open_index(built) as index:
+        assert index.info().approximate is None
+        assert index.search(rows[:20], k=10) == index.search(rows[:20], k=10, exact=True)
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("spoil", ["zeros", "ones", "flips"])
+def test_damage_that_is_not_seen_gives_no_picture_twice_and_no_error(built, rows, spoil, seed, monkeypatch) -> None:
+    monkeypatch.setattr(approximate, "_digest", lambda *_, **__: "as it was")
+    with open_index(built) as index:
+        index.build_ann()
+    damage(next(built.glob("*.faiss")), spoil, seed=seed)
+    with open_index(built) as index:
+        for hits, right in zip(
+            index.search(rows[:50], k=10), index.search(rows[:50], k=COUNT, exact=True), strict=True
+        ):
+            assert len({hit.path for hit in hits}) == 10
+            similarity = {hit.path: hit.similarity for hit in right}
+            assert all(hit.similarity == similarity[hit.path] for hit in hits)
+
+
+def test_of_a_large_file_some_blocks_are_read_for_a_search_and_all_of_it_for_the_info(
+    built, rows, monkeypatch
+) -> None:
+    monkeypatch.setattr(approximate, "_READ_WHOLE", 0)
+    monkeypatch.setattr(approximate, "spread", lambda *_: np.zeros(1, int))
+    with open_index(built) as index:
+        index.build_ann()
+    file = next(built.glob("*.faiss"))
+    content = file.read_bytes()
+    middle = len(content) // 2
+    file.write_bytes(content[:middle] + bytes(100) + content[middle + 100 :])
+    with open_index(built) as index:
+        assert index.search(rows[:1], k=5, exact=False)[0]
+        assert index.info().approximate is None
+
+
+def damage(file: Path, how: str, *, seed: int) -> None:
+    """Spoils a twentieth of a file, somewhere behind its header."""
+    content, random = bytearray(file.read_bytes()), np.random.default_rng(seed)
+    length = len(content) // 20
+    start = int(random.integers(len(content) // 5, len(content) - length))
+    if how == "flips":
+        for at in random.integers(start, start + length, 200):
+            content[at] ^= 1 << int(random.integers(8))
+    else:
+        content[start : start + length] = (b"\0" if how == "zeros" else b"\xff") * length
+    file.write_bytes(content)
 
 
 def test_a_reader_goes_on_when_another_process_builds_it_anew(built, rows) -> None:
@@ -180,7 +323,7 @@ def test_a_reader_goes_on_when_another_process_builds_it_anew(built, rows) -> No
 def test_without_faiss_searches_are_exact_and_the_index_says_so(built, rows, monkeypatch, run) -> None:
     with open_index(built) as index:
         right = index.search(rows[:3], k=5, exact=True)
-    for home in (approximate, local):
+    for home in (approximate, searchable):
         monkeypatch.setattr(home, "is_installed", lambda: False)
     monkeypatch.setitem(sys.modules, "faiss", None)
     with open_index(built) as index:
@@ -211,7 +354,26 @@ def test_rows_without_any_likeness_are_searched_exactly(place) -> None:
         with pytest.raises(InputError, match="half of its lists"):
             index.build_ann()
         assert index.info().approximate is None
-    assert not list(place.glob("approximate*"))
+        assert "half of its lists" in index.info().out_of_force
+    assert not list(place.glob("approximate-*"))
+
+
+def test_a_refusal_is_remembered_until_a_tenth_has_changed(place, folder, monkeypatch) -> None:
+    random = np.random.default_rng(0).standard_normal((2400, 200))
+    unlike = (random / np.linalg.norm(random, axis=1, keepdims=True)).astype(np.float32)
+    put(place, named(unlike[:2000]))
+    monkeypatch.setattr(approximate, "BUILD_FROM", 2000)
+
+    def sync() -> str:
+        with open_index(place, Recipe(whitening="none")) as index:
+            return index.sync(folder, describer=Unused).approximate
+
+    assert "half of its lists" in sync()
+    assert sync() == ""
+    put(place, named(unlike[2000:2100], "new "))
+    assert sync() == ""
+    put(place, named(unlike[2100:], "newer "))
+    assert "half of its lists" in sync()
 
 
 @pytest.fixture
@@ -231,7 +393,7 @@ def test_a_sync_builds_one_for_a_large_collection_and_again_when_much_has_change
             return index.sync(folder, describer=Unused).approximate
 
     assert sync() == ""
-    monkeypatch.setattr(local, "BUILD_FROM", 2000)
+    monkeypatch.setattr(approximate, "BUILD_FROM", 2000)
     assert sync().startswith("approximate search of 3000 pictures built, recall@10 0.9")
     assert sync() == ""
     put(place, named(synthetic_rows(200, seed=5), "new "))
@@ -247,6 +409,32 @@ def test_one_can_be_built_with_the_command(place, rows, folder, run) -> None:
     assert "rows kept as float16" in " ".join(run("info", "-i", place).stdout.split())
     with open_index(place) as index:
         assert index.search(rows[:1], k=5, exact=False)[0]
+
+
+def test_the_command_builds_none_where_one_is_in_force(place, rows, folder, run) -> None:
+    put(place, named(rows))
+    run("index", folder, "-i", place, "--ann", "--whitening", "none")
+    before = next(place.glob("*.faiss"))
+    assert "in force already" in run("index", folder, "-i", place, "--ann").stderr
+    assert before.exists()
+
+
+def test_the_command_reports_what_was_done_before_it_says_that_the_pictures_are_too_few(
+    place, rows, folder, run
+) -> None:
+    put(place, named(rows[:500]))
+    done = run("index", folder, "-i", place, "--ann", "--whitening", "none")
+    assert "holds 500 pictures" in " ".join(done.stdout.split())
+    assert "needs 1000 different pictures" in " ".join(done.stderr.split())
+    assert done.returncode == 1
+
+
+def test_without_faiss_the_command_refuses_before_it_does_anything(tmp_path, folder, run, monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    done = run("index", folder, "-i", tmp_path / "new.cooc", "--ann")
+    assert 'pip install "coocnet[ann]"' in " ".join(done.stderr.split())
+    assert done.returncode == 1
+    assert not (tmp_path / "new.cooc").exists()
 
 
 def test_faiss_and_torch_are_loaded_only_where_they_are_used(built) -> None:

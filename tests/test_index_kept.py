@@ -192,7 +192,7 @@ def test_a_reader_goes_on_while_another_process_keeps_a_new_state(place, rows) -
     put(place, named(rows))
     with open_index(place) as reader:
         reader.search(rows[:1], k=1)
-        gallery = reader._gallery
+        gallery = reader._searchable.gallery()
         put(place, named(synthetic_rows(3, seed=4), "new "))
         answers(place, rows[:1])
         np.testing.assert_array_equal(np.sort(gallery.rows, axis=0), np.sort(rows, axis=0))
@@ -263,8 +263,50 @@ def test_a_search_from_what_is_kept_loads_no_torch(place, rows) -> None:
         "import sys, numpy as np, coocnet; from coocnet.index import kept; kept.KEEP_FROM = 10\n"
         f"index = coocnet.open_index({str(place)!r})\n"
         "for _ in range(2):\n"
-        "    print(len(index.search(np.eye(1, 24, dtype=np.float32), k=5)[0])); index._gallery = None\n"
+        "    print(len(index.search(np.eye(1, 24, dtype=np.float32), k=5)[0])); index._searchable.forget()\n"
         "assert 'torch' not in sys.modules and 'faiss' not in sys.modules\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (done.stdout, done.stderr) == ("5\n5\n", "")
+
+
+@pytest.mark.usefixtures("keeps")
+@pytest.mark.parametrize("pattern", ["gallery.npz", "gallery-*.npy"])
+def test_one_bit_flipped_in_a_header_changes_no_answer(place, rows, pattern) -> None:
+    put(place, named(rows))
+    expected = answers(place, rows[:3])
+    file = next(place.glob(pattern))
+    content, right = file.read_bytes(), np.load(next(place.glob("gallery-*.npy")))
+    with open_index(place) as index:
+        kind = kept.kind_of(index._store, None)
+    for at in flips(content, 150):
+        file.write_bytes(flipped(content, at))
+        held = kept._load(place, kind)
+        if held is not None:
+            assert list(held[1].paths) == sorted(named(rows))
+            np.testing.assert_array_equal(held[1].rows, right)
+    agree(answers(place, rows[:3]), expected)
+
+
+def flips(content: bytes, count: int) -> list[int]:
+    """Bits of the headers of a file of numpy, or of a zip archive of such."""
+    headers, start = set(range(128 * 8)), content.find(b"PK")
+    while start >= 0:
+        headers |= set(range(start * 8, min(start + 220, len(content)) * 8))
+        start = content.find(b"PK", start + 1)
+    return [int(at) for at in np.random.default_rng(0).choice(sorted(headers), count, replace=False)]
+
+
+def flipped(content: bytes, bit: int) -> bytes:
+    damaged = bytearray(content)
+    damaged[bit // 8] ^= 1 << bit % 8
+    return bytes(damaged)
+
+
+def test_the_info_names_the_storage_only_where_rows_are_kept(place, rows, run, monkeypatch) -> None:
+    put(place, named(rows))
+    with open_index(place) as index:
+        index.use_storage("float16")
+    assert "float16" not in run("info", "-i", place).stdout
+    monkeypatch.setattr(kept, "KEEP_FROM", 10)
+    assert "rows kept as float16" in " ".join(run("info", "-i", place).stdout.split())

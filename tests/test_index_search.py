@@ -98,7 +98,7 @@ def test_what_was_prepared_answers_as_if_it_were_made_anew(whitened, offline, op
     index, rows, _ = whitened
     before = index.search(rows, k=18, **options)
     index.prepare_reranking(offline=offline)
-    held = index._current_gallery(None).prepared
+    held = index._searchable.gallery().prepared
     assert (held.solved is not None) == offline
     assert index.search(rows, k=18, **options) == before
 
@@ -106,10 +106,10 @@ def test_what_was_prepared_answers_as_if_it_were_made_anew(whitened, offline, op
 def test_what_was_prepared_is_left_unused_when_the_collection_has_changed(whitened, photos, describer) -> None:
     index, rows, _ = whitened
     index.prepare_reranking()
-    assert index._current_gallery(None).prepared is not None
+    assert index._searchable.gallery().prepared is not None
     sorted(photos.iterdir())[0].unlink()
     index.sync(photos, describer=describer)
-    assert index._current_gallery(None).prepared is None
+    assert index._searchable.gallery().prepared is None
     assert len(index.search(rows[:1], k=18, reranking="reciprocal")[0]) == 17
 
 
@@ -119,7 +119,7 @@ def test_a_damaged_preparation_is_made_anew(whitened) -> None:
     index.prepare_reranking()
     kept = index._store.location / "neighbours.npz"
     kept.write_bytes(kept.read_bytes()[:100])
-    index._gallery = None
+    index._searchable.forget()
     assert index.search(rows[:3], k=5, reranking="diffusion") == before
 
 

@@ -73,7 +73,11 @@ def test_similarities_at_positions_are_those_of_the_pairs(rows, width) -> None:
 
 @pytest.mark.parametrize(
     ("environment", "expected"),
-    [({"OMP_NUM_THREADS": "3"}, 3), ({"OMP_NUM_THREADS": "3", "OPENBLAS_NUM_THREADS": "2"}, 2)],
+    [
+        ({"OMP_NUM_THREADS": "3"}, 3),
+        ({"OMP_NUM_THREADS": "3", "OPENBLAS_NUM_THREADS": "2"}, 2),
+        ({"OMP_NUM_THREADS": "2,1"}, 2),
+    ],
 )
 def test_threads_are_those_that_the_matrix_product_would_take(monkeypatch, environment, expected) -> None:
     for name, value in environment.items():

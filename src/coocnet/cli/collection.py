@@ -72,7 +72,7 @@ def index(
         typer.Option("--storage", help="Keep what is searched as float32 or float16, half the size.", metavar="TYPE"),
     ] = None,
     ann: Annotated[
-        bool, typer.Option("--ann", help="Build an approximate search, however small the collection is.")
+        bool, typer.Option("--ann", help="Build an approximate search, of 1,000 different pictures or more.")
     ] = False,
     device: DeviceOption = None,
     engine: Annotated[
@@ -90,6 +90,7 @@ def index(
     May be interrupted at any moment; the same command goes on where it stopped.
     """
     from coocnet.index import SyncProgress, open_index
+    from coocnet.index.approximate import need_faiss
     from coocnet.whitening import Whitening
 
     there = os.path.expanduser(folder)
@@ -97,6 +98,8 @@ def index(
         raise InputError(f"{printable(folder)} is not a folder; give the folder that holds the photographs")
     if os.path.realpath(os.path.expanduser(index_place)) == os.path.realpath(there):
         raise InputError("the index needs a folder of its own, not that of the photographs: give --index PLACE")
+    if ann:
+        need_faiss()
     given = Whitening.load(os.path.expanduser(whitening)) if whitening not in (None, "none", "auto") else None
     # A folder that is gone can only be dropped from an index that exists.
     chosen = _recipe_for(index_place, recipe, weights) if os.path.isdir(there) else None
@@ -128,11 +131,11 @@ def index(
             progress.stop()
             err.print("Interrupted. What was described is stored; the same command goes on from there.")
             raise typer.Exit(130) from None
-        if ann and not report.approximate:
-            built = opened.build_ann()
-            report.approximate = f"approximate search built, recall@10 {built.recall:.3f}"
+        refused = _build_ann(opened, report) if ann else None
         info = opened.info()
     _print_report(report, f"{printable(info.location)} holds {info.pictures} pictures.")
+    if refused is not None:
+        raise refused
 
 
 @app.command(
@@ -289,6 +292,24 @@ def _recipe_for(index_place: str, recipe: str | None, weights: str) -> Recipe:
         return with_weights(Recipe(), weights)
 
 
+def _build_ann(opened: LocalIndex, report: SyncReport) -> InputError | None:
+    """Builds an approximate search unless one is in force; the error, to be raised once the report is printed."""
+    held = opened.info()
+    if held.approximate is not None and not held.out_of_force:
+        in_force = f"the approximate search is in force already, recall@10 {held.approximate.recall:.3f}"
+        report.approximate = report.approximate or in_force
+        return None
+    if report.approximate:  # the sync has tried in vain
+        why, report.approximate = report.approximate, ""
+        return InputError(why)
+    try:
+        built = opened.build_ann()
+    except InputError as error:
+        return error
+    report.approximate = f"approximate search built, recall@10 {built.recall:.3f}"
+    return None
+
+
 def _query_row(
     opened: LocalIndex, image: Path, box: Box | None, device: str | None, scales: tuple[float, ...] | None
 ) -> np.ndarray:
@@ -395,14 +416,15 @@ def _whitening_line(held: IndexInfo) -> str:
 
 def _search_line(held: IndexInfo) -> str:
     built = held.approximate
-    kept = "" if held.storage == "float32" else f", rows kept as {held.storage}"
+    kept = f", rows kept as {held.storage}" if held.rows_are_kept and held.storage != "float32" else ""
+    if held.out_of_force:
+        return f"exact{kept}; approximate out of force: {held.out_of_force}"
     if built is None:
         return f"exact{kept}"
-    if not built.installed:
-        return f'exact{kept}: for the approximate search that was built, pip install "coocnet[ann]"'
     return (
-        f"approximate, recall@10 {built.recall:.3f} for pictures of its own, {built.recall_of_others:.3f} for "
-        f"queries like none of them; {built.probes} of {built.lists} lists of {built.contents} contents{kept}"
+        f"approximate up to {built.up_to} hits, recall@10 {built.recall:.3f} for pictures of its own, "
+        f"{built.recall_of_others:.3f} for queries like none of them, recall@100 {built.recall_at_100:.3f}; "
+        f"{built.probes} of {built.lists} lists of {built.contents} contents{kept}"
     )
 
 

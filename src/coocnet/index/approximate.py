@@ -14,10 +14,8 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-import json
 import math
 import os
-import secrets
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -29,8 +27,8 @@ import numpy as np
 from jaxtyping import Float, Int, UInt8
 
 from coocnet.errors import InputError
-from coocnet.index.kept import UNREADABLE, Pictures, firsts, places, sweep
-from coocnet.output import written_whole
+from coocnet.index.derived import UNREADABLE, Derived, spread
+from coocnet.index.kept import Pictures, firsts, places
 from coocnet.ranking.nearest import nearest, similarities_of_pairs
 from coocnet.whitening import unit_rows
 
@@ -38,15 +36,19 @@ BUILD_FROM = 500_000
 """From here on a sync builds one where FAISS is installed: below, an exact search takes less time than it takes to
 describe the picture that is searched for (results/search.json)."""
 LONGEST = 100
-"""More hits than this are searched exactly: the recall is that of the ten best."""
+"""More hits than this are searched exactly in any case."""
 RECALL = 0.95
 """Both recalls of :class:`ApproximateInfo` are at least this when it is built."""
+_UNASKED_RECALL, _UP_TO = 0.9, (10, 20, 50, LONGEST)
+_MISSING = 'an approximate search needs FAISS: pip install "coocnet[ann]"'
+_OVERTAKEN = "more than a fifth of the pictures came since it was built; the next sync builds it anew"
+_ANEW = "build it anew with coocnet index DIR --ann"
 _USED_UNTIL = 0.2  # of the pictures are newer than it
 _REBUILT_FROM = 0.1
-_TABLE = "approximate.npz"
-_FILE = "approximate-{}.faiss"
+_BESIDE = Derived("approximate.npz", "approximate-{}.faiss")
+_READ_WHOLE = 64 << 20  # bytes of a file that is read to its end whenever it is opened
 _SAMPLE, _TRAINED_ON, _ROUNDS = 500, 32, 8
-_K, _SPARE = 10, 32
+_SPARE = 32
 _AT_ONCE = 8192
 _NOT_BY_FAISS = (RuntimeError, OSError, ValueError, TypeError)  # the last two where a name is not text
 
@@ -63,6 +65,9 @@ class ApproximateInfo:
             out, the part that is found; the mean over 500 of them.
         recall_of_others: the same for 500 queries that are like no picture, each the mean of three of those rows;
             pictures from elsewhere were found to lie between the two (docs/search.md).
+        recall_at_100: the same of the hundred most similar, the lesser of both kinds.
+        up_to: hits that are answered approximately without being asked for: 10, 20, 50 or 100, the most of which both
+            kinds of queries find 0.9.
         installed: whether FAISS is here; if not, searches are exact.
     """
 
@@ -71,12 +76,26 @@ class ApproximateInfo:
     probes: int
     recall: float
     recall_of_others: float
+    recall_at_100: float
+    up_to: int
     installed: bool
 
 
 def is_installed() -> bool:
     """Whether FAISS is here; it is not loaded."""
-    return importlib.util.find_spec("faiss") is not None
+    try:
+        return importlib.util.find_spec("faiss") is not None
+    except (ImportError, ValueError):
+        return False
+
+
+def need_faiss() -> None:
+    """Loads FAISS.
+
+    Raises:
+        InputError: it is not installed, or does not load; the message says which.
+    """
+    _faiss()
 
 
 @dataclass(frozen=True)
@@ -88,20 +107,6 @@ class Approximate:
     state: str
     shown: Int[np.ndarray, " n"]
     file: Path
-
-    @classmethod
-    def load(cls, folder: Path, kind: dict[str, str]) -> Approximate | None:
-        """What was built of rows of this kind; None where there is nothing, of another kind, or damaged."""
-        try:
-            with open(folder / _TABLE, "rb") as stream, np.load(stream, allow_pickle=False) as table:
-                facts = json.loads(table["facts"].tobytes())
-                file = _file_of(folder, facts)
-                if facts["kind"] != _without_storage(kind) or facts["sample"] != _sample(file):
-                    return None
-                info = ApproximateInfo(**facts["info"], installed=is_installed())
-                return cls(info, table["digests"], facts["state"], table["shown"], file)
-        except UNREADABLE:
-            return None
 
     @classmethod
     def build(
@@ -126,37 +131,118 @@ class Approximate:
                 "an exact one takes no time there"
             )
         built = _sorted_into_lists(pictures.rows, first, progress)
-        token = secrets.token_hex(8)
-        file = folder / _FILE.format(token)
-        probes, recalls = _tuned(built, pictures.rows, first)
-        info = ApproximateInfo(len(first), int(built.nlist), probes, *recalls, installed=True)
         digests = pictures.digests[first]
+        try:
+            info = _tuned(built, pictures.rows, first)
+        except _TooLittleAlikeError as error:
+            with suppress(InputError):
+                _remember_refusal(folder, kind, digests, str(error))
+            raise
         shown = np.arange(len(first)) if len(first) == len(pictures.digests) else places(digests, pictures.digests)
-        before = _named(folder)
+        token, file = _BESIDE.new(folder)
         try:
             faiss.write_index(built, str(file))
             known = {key: value for key, value in asdict(info).items() if key != "installed"}
-            facts = {"kind": _without_storage(kind), "state": state, "token": token, "sample": _sample(file)}
-            content = np.frombuffer(json.dumps({**facts, "info": known}).encode(), np.uint8)
-            with written_whole(folder / _TABLE) as unfinished:
-                np.savez(unfinished, allow_pickle=False, facts=content, digests=digests, shown=shown)
+            facts = {
+                "kind": _without_storage(kind),
+                "state": state,
+                "token": token,
+                "sample": _digest(file, wholly=False),
+                "digest": _digest(file, wholly=True),
+                "info": known,
+            }
+            _BESIDE.write(folder, facts, {"digests": digests, "shown": shown})
         except BaseException as error:
             with suppress(OSError):
                 file.unlink()
             if isinstance(error, _NOT_BY_FAISS):
                 raise InputError(f"the approximate search cannot be kept: {error}") from error
             raise
-        sweep(folder, _FILE.format("*"), file, before)
         return cls(info, digests, state, shown, file)
-
-    def is_outdated(self, contents: int, unknown: int) -> bool:
-        """Whether it should be built anew: so many contents are there now, so many of them unknown to it."""
-        gone = len(self.digests) - (contents - unknown)
-        return unknown + gone > _REBUILT_FROM * len(self.digests)
 
     def content_of(self, state: str, digests: UInt8[np.ndarray, "n 16"]) -> Int[np.ndarray, " n"]:
         """The number of the content of each picture; -1 for one that came since."""
         return self.shown if state == self.state else places(self.digests, digests)
+
+    def is_overtaken(self, state: str, digests: UInt8[np.ndarray, "n 16"]) -> bool:
+        """Whether so many pictures came since that it is not to be used."""
+        content = self.content_of(state, digests)
+        return bool((content < 0).sum() > _USED_UNTIL * len(content))
+
+
+class _TooLittleAlikeError(InputError):
+    """Refused for what the pictures are, so that it would be refused again."""
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What there is of an approximate search for the rows of an index.
+
+    Attributes:
+        built: one that was built of these rows, or None.
+        reason: why one that was built, or was to be built, is not in force; empty where there never was one.
+        refused: the contents for which building it did not pay, or None.
+    """
+
+    built: Approximate | None = None
+    reason: str = ""
+    refused: UInt8[np.ndarray, "m 16"] | None = None
+
+    @staticmethod
+    def is_kept(folder: Path) -> bool:
+        """Whether one was built, or refused, for whatever rows."""
+        return (folder / _BESIDE.table).exists()
+
+    @classmethod
+    def of(cls, folder: Path, kind: dict[str, str], *, wholly: bool = False) -> Standing:
+        """What is kept beside an index for rows of this kind.
+
+        Of a file of more than 64 MiB only 64 blocks are compared with what was written, unless ``wholly``.
+        """
+        if not cls.is_kept(folder):
+            return cls()
+        try:
+            with _BESIDE.reading(folder) as (facts, array):
+                made_of, wanted = facts["kind"], _without_storage(kind)
+                if "refused" in facts:
+                    return cls(reason=facts["refused"], refused=array("digests")) if made_of == wanted else cls()
+                if made_of != wanted:
+                    what = "another whitening" if made_of["whitening"] != wanted["whitening"] else "other rows"
+                    return cls(reason=f"it was built with {what}; {_ANEW}")
+                file = _BESIDE.file_of(folder, facts)
+                wholly = wholly or os.stat(file).st_size <= _READ_WHOLE
+                if facts["digest" if wholly else "sample"] == _digest(file, wholly=wholly):
+                    info = ApproximateInfo(**facts["info"], installed=is_installed())
+                    return cls(Approximate(info, array("digests"), facts["state"], array("shown"), file))
+        except UNREADABLE:
+            pass
+        return cls(reason=f"its files are damaged, or of another version; {_ANEW}")
+
+    def is_due(self, digests: UInt8[np.ndarray, "n 16"]) -> bool:
+        """Whether a sync should build one for pictures with these contents."""
+        many = len(digests) >= BUILD_FROM
+        known = self.refused if self.built is None else self.built.digests
+        if known is None:
+            return many or bool(self.reason)
+        if self.built is None and not many:
+            return False
+        different = digests[firsts(digests)]
+        unknown = int((places(known, different) < 0).sum())
+        gone = len(known) - (len(different) - unknown)
+        return bool(unknown + gone > _REBUILT_FROM * len(known))
+
+    def why_not(self, state: str, digests: Callable[[], UInt8[np.ndarray, "n 16"]]) -> str:
+        """Why no approximate search is in force for the pictures of this state; empty where one is, or never was."""
+        if self.built is None:
+            return self.reason
+        if not self.built.info.installed:
+            return _MISSING
+        return _OVERTAKEN if state != self.built.state and self.built.is_overtaken(state, digests()) else ""
+
+
+def _remember_refusal(folder: Path, kind: dict[str, str], digests: np.ndarray, why: str) -> None:
+    facts = {"kind": _without_storage(kind), "refused": why, "token": _BESIDE.new(folder)[0]}
+    _BESIDE.write(folder, facts, {"digests": digests})
 
 
 class ApproximateSearch:
@@ -169,22 +255,39 @@ class ApproximateSearch:
         self._new = np.flatnonzero(content < 0)
         self._by_content = np.argsort(content, kind="stable")
         self._starts = np.searchsorted(content, np.arange(len(built.digests) + 1), sorter=self._by_content)
-        self._serves = len(self._new) <= _USED_UNTIL * len(content)
+        self.up_to = built.info.up_to
+        self.reason = _OVERTAKEN if built.is_overtaken(state, pictures.digests) else ""
+        self._serves = not self.reason
         self._new_rows = pictures.rows[self._new[: len(self._new) * self._serves]]
         self._faiss: Any = None
         self._options: dict[str, Any] = {}
 
     def serves(self) -> bool:
-        """Whether it can be used: FAISS reads its file, and not too many pictures came since."""
+        """Whether it can be used: FAISS loads and reads its file, and not too many pictures came since.
+
+        Where not, ``reason`` says why.
+        """
         if self._serves and self._faiss is None:
-            faiss = _faiss()
             try:
-                self._faiss = faiss.read_index(str(self._built.file), faiss.IO_FLAG_MMAP)
+                faiss = _faiss()
+                self._faiss = self._checked(faiss.read_index(str(self._built.file), faiss.IO_FLAG_MMAP))
                 # Threads that read ahead of every query would take longer than the query.
                 faiss.downcast_InvertedLists(self._faiss.invlists).prefetch_nthread = 0
-            except _NOT_BY_FAISS:  # another process has built it anew meanwhile
-                self._serves = False
+            except InputError as error:
+                self._serves, self.reason = False, str(error)
+            except UNREADABLE as error:  # damaged, or another process has built it anew meanwhile
+                self._faiss, self._serves, self.reason = None, False, f"FAISS cannot read it ({error}); {_ANEW}"
         return self._serves
+
+    def _checked(self, read: Any) -> Any:
+        """What FAISS has read, if it has the form of what was built."""
+        lists, count = read.invlists, len(self._built.digests)
+        held = sum(lists.list_size(one) for one in range(lists.nlist))
+        if not (read.d == self._rows.shape[1] and lists.nlist == read.nlist == self._built.info.lists):
+            raise ValueError("lists of other rows")
+        if not held == read.ntotal == count:
+            raise ValueError(f"{held} contents in lists, {read.ntotal} in all, {count} expected")
+        return read
 
     def nearest(
         self, queries: Float[np.ndarray, "q d"], k: int
@@ -193,7 +296,7 @@ class ApproximateSearch:
         found = self._faiss.search(queries, k + _SPARE, params=self._parameters())[1]
         new = nearest(self._new_rows, queries, k).positions if len(self._new) else np.empty((len(queries), 0), int)
         for query, contents, beside in zip(queries, found, new, strict=True):
-            known = contents[contents >= 0]
+            known = np.unique(contents[(contents >= 0) & (contents < len(self._built.digests))])
             shown = [self._by_content[self._starts[one] : self._starts[one + 1]] for one in known]
             positions = np.sort(np.concatenate([*shown, self._new[beside]]))
             if len(positions) < min(k, len(self._rows)) or not query.any():
@@ -223,8 +326,13 @@ def _faiss() -> Any:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # of its bindings, under newer versions of Python
             import faiss  # noqa: PLC0415 - only where an approximate search is used
-    except ImportError as error:
-        raise InputError('an approximate search needs FAISS: pip install "coocnet[ann]"') from error
+    except Exception as error:  # a broken installation raises anything
+        if isinstance(error, ModuleNotFoundError) and error.name == "faiss":
+            raise InputError(_MISSING) from error
+        raise InputError(
+            f"FAISS is installed but does not load ({type(error).__name__}: {error}): install it anew, "
+            'pip install --force-reinstall "coocnet[ann]"'
+        ) from error
     return faiss
 
 
@@ -270,62 +378,55 @@ def _centroids(sample: Float[np.ndarray, "s d"], count: int, random: np.random.G
     return centroids
 
 
-def _tuned(
-    built: Any,
-    rows: Float[np.ndarray, "n d"],
-    first: Int[np.ndarray, " m"],
-) -> tuple[int, tuple[float, float]]:
-    """How many lists a query has to look through, and both recalls that were measured with it."""
-    faiss, random = _faiss(), np.random.default_rng(0)
+def _tuned(built: Any, rows: Float[np.ndarray, "n d"], first: Int[np.ndarray, " m"]) -> ApproximateInfo:
+    """How many lists a query has to look through, and the recalls that were measured with it."""
+    random = np.random.default_rng(0)
     numbers = random.permutation(len(first))[:_SAMPLE]
     own = rows[first[numbers]].astype(np.float32)
     blended = unit_rows(sum(own[random.permutation(_SAMPLE)] for _ in range(3)))
     queries, itself = np.concatenate([own, blended]), np.concatenate([numbers, np.full(_SAMPLE, -1)])
     different = rows if len(first) == len(rows) else rows[first]
-    truth = nearest(different, queries, _K + 1)
-    others = np.where(truth.positions == itself[:, None], -np.inf, truth.scores)
-    least = -np.sort(-others, axis=1)[:, _K - 1]
-    probes = 1
-    while True:
-        found = built.search(queries, _K + _SPARE, params=faiss.SearchParametersIVF(nprobe=probes))[1]
+    truth = nearest(different, queries, LONGEST + 1)
+    others = -np.sort(-np.where(truth.positions == itself[:, None], -np.inf, truth.scores), axis=1)
+
+    def recalls(k: int) -> tuple[float, float]:
+        found = built.search(queries, k + _SPARE, params=_faiss().SearchParametersIVF(nprobe=probes))[1]
         hits = np.zeros(len(queries))
         for at, (query, contents) in enumerate(zip(queries, found, strict=True)):
             candidates = contents[(contents >= 0) & (contents != itself[at])]
             places_of_query = np.zeros(len(candidates), np.int64)
             scores = similarities_of_pairs(query[None], different, places_of_query, candidates)
-            hits[at] = min(_K, int((scores >= least[at] - 1e-6).sum()))
-        recalls = round(float(hits[:_SAMPLE].mean()) / _K, 4), round(float(hits[_SAMPLE:].mean()) / _K, 4)
-        if min(recalls) >= RECALL:
-            return probes, recalls
+            hits[at] = min(k, int((scores >= others[at, k - 1] - 1e-6).sum()))
+        return round(float(hits[:_SAMPLE].mean()) / k, 4), round(float(hits[_SAMPLE:].mean()) / k, 4)
+
+    probes = 1
+    while min(ten := recalls(_UP_TO[0])) < RECALL:
         probes += max(1, probes // 4)
         if probes > built.nlist // 2:
-            raise InputError(
+            raise _TooLittleAlikeError(
                 f"an approximate search would have to look through more than half of its lists, where it finds "
-                f"{min(recalls):.3f} of what it should: these pictures are too little alike, so searches stay exact"
+                f"{min(ten):.3f} of what it should: these pictures are too little alike, so searches stay exact"
             )
+    least = [min(ten), *(min(recalls(k)) for k in _UP_TO[1:])]
+    enough = next((at for at, recall in enumerate(least) if recall < _UNASKED_RECALL), len(least))
+    return ApproximateInfo(
+        len(first), int(built.nlist), probes, *ten, recall_at_100=least[-1], up_to=_UP_TO[enough - 1], installed=True
+    )
 
 
 def _without_storage(kind: dict[str, str]) -> dict[str, str]:
     return {key: value for key, value in kind.items() if key != "storage"}
 
 
-def _file_of(folder: Path, facts: dict[str, Any]) -> Path:
-    return folder / _FILE.format(bytes.fromhex(facts["token"]).hex())
-
-
-def _named(folder: Path) -> Path | None:
-    try:
-        with open(folder / _TABLE, "rb") as stream, np.load(stream, allow_pickle=False) as table:
-            return _file_of(folder, json.loads(table["facts"].tobytes()))
-    except UNREADABLE:
-        return None
-
-
-def _sample(file: Path) -> str:
-    """The size of a file and a digest of some of its blocks, the first and the last among them."""
+def _digest(file: Path, *, wholly: bool) -> str:
+    """The size of a file and a digest of its content, or of some of its blocks, the first and the last among them."""
     digest, size = hashlib.blake2b(digest_size=16), os.stat(file).st_size
     with open(file, "rb") as stream:
-        for start in np.linspace(0, max(0, size - 4096), 64).astype(int):
-            stream.seek(int(start))
-            digest.update(stream.read(4096))
+        if wholly:
+            while block := stream.read(1 << 20):
+                digest.update(block)
+        else:
+            for start in spread(size - 4095, 64):
+                stream.seek(int(start))
+                digest.update(stream.read(4096))
     return f"{size} {digest.hexdigest()}"

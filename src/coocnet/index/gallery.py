@@ -48,7 +48,8 @@ class Hit:
 class Gallery:
     """The rows as of one state of the store, and the whitening that is on them, to ``dim`` dimensions if any.
 
-    Rows are float32, or float16 where the index is to be small.
+    Rows are float32, or float16 where the index is to be small. ``why_exact`` says why no approximate search that was
+    built is there.
     """
 
     state: str
@@ -59,6 +60,7 @@ class Gallery:
     rows: Float[np.ndarray, "n d"]
     prepared: Prepared | None = None
     approximate: ApproximateSearch | None = None
+    why_exact: str = ""
     _ranked_by: dict[tuple[str, bool], Reranking] = field(default_factory=dict)
     _augmented_by: dict[tuple[int, float], np.ndarray] = field(default_factory=dict)
 
@@ -128,16 +130,19 @@ class Gallery:
         """The approximate search where it is asked for, or nobody cares, and it can answer."""
         if exact:
             return None
-        fits = plainly and k <= LONGEST
-        if self.approximate is not None and fits and self.approximate.serves():
-            return self.approximate
+        built = self.approximate
+        most = LONGEST if built is None or exact is False else built.up_to
+        fits = plainly and self.dim is None and k <= most
+        if built is not None and fits and built.serves():
+            return built
         if exact is None:
             return None
         if fits:
-            raise InputError("this index has no approximate search in force: make one with coocnet index DIR --ann")
+            reason = (self.why_exact if built is None else built.reason) or "make one with coocnet index DIR --ann"
+            raise InputError(f"this index has no approximate search in force: {reason}")
         raise InputError(
-            f"an approximate search gives up to {LONGEST} hits, without expansion, augmentation or re-ranking; "
-            f"got k={k}"
+            f"an approximate search gives up to {LONGEST} hits, of all dimensions, without expansion, augmentation "
+            f"or re-ranking; got k={k}, dim={self.dim}"
         )
 
     def _hits(self, positions: Int[np.ndarray, " k"], similarities: Float[np.ndarray, " k"]) -> list[Hit]:

@@ -5,10 +5,9 @@ from __future__ import annotations
 from contextlib import suppress
 from dataclasses import dataclass
 
-from coocnet.index import layer
-from coocnet.index.approximate import Approximate, ApproximateInfo
+from coocnet.index import kept, layer
+from coocnet.index.approximate import ApproximateInfo, Standing
 from coocnet.index.database import DATABASE_NAME, DERIVED_NAMES
-from coocnet.index.kept import kind_of, storage_of
 from coocnet.index.store import Store, SyncedFolder
 from coocnet.recipe import Recipe
 
@@ -29,7 +28,10 @@ class IndexInfo:
         folders: the folders it was synchronised with.
         size_bytes: of the index on disk, with what is derived from it.
         storage: how rows are kept for searching once there are many.
+        rows_are_kept: whether there are so many.
         approximate: the approximate search that was built for these rows, or None.
+        out_of_force: why searches are exact though an approximate search was built, or was to be; empty where one is
+            in force, or there never was one.
         made: when, UTC.
         skipped: files left out at the last sync, with their reasons.
     """
@@ -45,7 +47,9 @@ class IndexInfo:
     folders: list[SyncedFolder]
     size_bytes: int
     storage: str
+    rows_are_kept: bool
     approximate: ApproximateInfo | None
+    out_of_force: str
     made: str
     skipped: dict[str, str]
 
@@ -54,7 +58,9 @@ def info_of(store: Store, recipe: Recipe) -> IndexInfo:
     """See :meth:`coocnet.index.LocalIndex.info`."""
     with store.snapshot():
         stored = layer.in_force(store, recipe)
-        built = Approximate.load(store.location, kind_of(store, None if stored is None else stored.whitening))
+        kind = kept.kind_of(store, None if stored is None else stored.whitening)
+        standing = Standing.of(store.location, kind, wholly=True)
+        state = kept.state_of(store, recipe)
         return IndexInfo(
             location=str(store.location),
             recipe=store.recipe,
@@ -66,8 +72,10 @@ def info_of(store: Store, recipe: Recipe) -> IndexInfo:
             whitening_declined=store.whitening_declined(),
             folders=store.folders(),
             size_bytes=_size_bytes(store),
-            storage=storage_of(store),
-            approximate=None if built is None else built.info,
+            storage=kept.storage_of(store),
+            rows_are_kept=store.count_pictures() >= kept.KEEP_FROM,
+            approximate=None if standing.built is None else standing.built.info,
+            out_of_force=standing.why_not(state, lambda: store.listing()[1]),
             made=store.meta("made") or "",
             skipped=store.skipped(),
         )

@@ -10,36 +10,31 @@ saved. What does not fit is ignored.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
-import secrets
-import time
-import zipfile
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, overload
+from typing import overload
 
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
 from coocnet.errors import InputError
+from coocnet.index.derived import UNREADABLE, Derived, spread
 from coocnet.index.store import Store
-from coocnet.output import written_whole
+from coocnet.recipe import Recipe
 from coocnet.whitening import Whitening
 
 KEEP_FROM = 5_000
 """Fewer pictures are read from the database and whitened in a tenth of a second."""
 STORAGES = {"float32": np.float32, "float16": np.float16}
 """Types in which rows are kept: float16 takes half of the disk and of the memory."""
-_TABLE = "gallery.npz"
-_ROWS = "gallery-{}.npy"
+_BESIDE = Derived("gallery.npz", "gallery-{}.npy")
 _AT_ONCE = 8192
 _SAMPLED = 64
 _HEADER = 1 << 12
-_BEING_WRITTEN_S = 3600
-UNREADABLE = (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile)
 
 
 class Paths(Sequence[str]):
@@ -163,6 +158,11 @@ def kind_of(store: Store, whitening: Whitening | None) -> dict[str, str]:
     }
 
 
+def state_of(store: Store, recipe: Recipe) -> str:
+    """What decides the rows that are searched: the store, and the recipe, which can put a whitening away."""
+    return f"{store.state()} {recipe.whitening}"
+
+
 def storage_of(store: Store) -> str:
     """The name in :data:`STORAGES` under which this index is to keep its rows."""
     asked = store.meta("storage")
@@ -172,12 +172,11 @@ def storage_of(store: Store) -> str:
 def _load(folder: Path, kind: dict[str, str]) -> tuple[str, Pictures] | None:
     """The state and what was kept of it; None where there is nothing, of another kind, or damaged."""
     try:
-        with open(folder / _TABLE, "rb") as stream, np.load(stream, allow_pickle=False) as table:
-            facts = json.loads(table["facts"].tobytes())
+        with _BESIDE.reading(folder) as (facts, array):
             if facts["kind"] != kind:
                 return None
-            paths, digests = Paths(table["paths"].tobytes(), table["ends"]), table["digests"]
-        rows = _mapped(_file_of(folder, facts))
+            paths, digests = Paths(array("paths").tobytes(), array("ends")), array("digests")
+        rows = _mapped(_BESIDE.file_of(folder, facts))
         if not len(paths) == len(digests) == len(rows) or facts["sample"] != _sample(rows):
             return None
         return str(facts["state"]), Pictures(paths, digests, rows)
@@ -185,22 +184,8 @@ def _load(folder: Path, kind: dict[str, str]) -> tuple[str, Pictures] | None:
         return None
 
 
-def _file_of(folder: Path, facts: dict[str, Any]) -> Path:
-    return folder / _ROWS.format(bytes.fromhex(facts["token"]).hex())
-
-
-def _named(folder: Path) -> Path | None:
-    """The file of rows that the table names now."""
-    try:
-        with open(folder / _TABLE, "rb") as stream, np.load(stream, allow_pickle=False) as table:
-            return _file_of(folder, json.loads(table["facts"].tobytes()))
-    except UNREADABLE:
-        return None
-
-
 def _keep(making: _Making, folder: Path, kind: dict[str, str], state: str) -> Pictures:
-    token = secrets.token_hex(8)
-    target = folder / _ROWS.format(token)
+    token, target = _BESIDE.new(folder)
     dtype = np.dtype(STORAGES[kind["storage"]])
     try:
         filled = np.lib.format.open_memmap(target, "w+", dtype, making.shape)  # type: ignore[no-untyped-call]
@@ -209,20 +194,11 @@ def _keep(making: _Making, folder: Path, kind: dict[str, str], state: str) -> Pi
         filled.flush()
         rows = _mapped(target)
         facts = {"kind": kind, "state": state, "token": token, "sample": _sample(rows)}
-        before = _named(folder)
-        with written_whole(folder / _TABLE) as unfinished:
-            np.savez(
-                unfinished,
-                allow_pickle=False,
-                facts=np.frombuffer(json.dumps(facts).encode(), np.uint8),
-                digests=pictures.digests,
-                **making.paths.arrays,
-            )
+        _BESIDE.write(folder, facts, {"digests": pictures.digests, **making.paths.arrays})
     except BaseException:
         with suppress(OSError):
             target.unlink()
         raise
-    sweep(folder, _ROWS.format("*"), target, before)
     return Pictures(pictures.paths, pictures.digests, rows)
 
 
@@ -239,7 +215,9 @@ def _reserve(file: Path) -> None:
 
 def _mapped(path: Path) -> Float[np.ndarray, "n d"]:
     """The rows of a file, read from it as they are needed."""
-    rows = np.load(path, mmap_mode="r", allow_pickle=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about what a damaged header says
+        rows = np.load(path, mmap_mode="r", allow_pickle=False)
     if rows.ndim != 2 or not rows.flags.c_contiguous or rows.dtype not in STORAGES.values():
         raise ValueError(f"{path} holds no rows")
     if os.stat(path).st_size != rows.offset + rows.nbytes:
@@ -249,16 +227,8 @@ def _mapped(path: Path) -> Float[np.ndarray, "n d"]:
 
 def _sample(rows: Float[np.ndarray, "n d"]) -> str:
     """A digest of some of the rows, the first and the last among them."""
-    some = rows[np.linspace(0, len(rows) - 1, _SAMPLED).astype(int)]
+    some = rows[spread(len(rows), _SAMPLED)]
     return hashlib.blake2b(some.tobytes(), digest_size=16).hexdigest()
-
-
-def sweep(folder: Path, pattern: str, current: Path, before: Path | None) -> None:
-    """Removes the files of former states, but not those that another process may be writing."""
-    for file in folder.glob(pattern):
-        with suppress(OSError):
-            if file != current and (file == before or time.time() - file.stat().st_mtime > _BEING_WRITTEN_S):
-                file.unlink()
 
 
 def _blocks(positions: Int[np.ndarray, " n"]) -> Iterator[Int[np.ndarray, " b"]]:

@@ -11,17 +11,18 @@ import numpy as np
 from jaxtyping import Float
 
 from coocnet.data.images import content_digest, read_bytes
-from coocnet.errors import InputError, WhiteningError
+from coocnet.errors import InputError
 from coocnet.fetch import Progress
 from coocnet.index import kept, layer
-from coocnet.index.approximate import BUILD_FROM, Approximate, ApproximateInfo, ApproximateSearch, is_installed
-from coocnet.index.gallery import Gallery, Hit, check_count, check_names, check_threshold, checked_rows
+from coocnet.index.approximate import ApproximateInfo
+from coocnet.index.gallery import Hit, check_count, check_names, check_threshold, checked_rows
 from coocnet.index.info import IndexInfo, info_of
 from coocnet.index.prepared import Prepared
+from coocnet.index.searchable import Searchable
 from coocnet.index.store import Store, mismatch
 from coocnet.index.sync import RowSource, SyncProgress, SyncReport, sole_writer, synchronise
 from coocnet.recipe import Recipe
-from coocnet.whitening import Whitening, unit_rows
+from coocnet.whitening import Whitening
 
 if TYPE_CHECKING:
     from coocnet.describe import Describer
@@ -35,7 +36,7 @@ class LocalIndex:
     def __init__(self, store: Store, recipe: Recipe | None = None) -> None:
         self._store = store
         self._asked = recipe
-        self._gallery: Gallery | None = None
+        self._searchable = Searchable(store, lambda: self.recipe)
 
     def __enter__(self) -> LocalIndex:
         return self
@@ -96,10 +97,9 @@ class LocalIndex:
                 allow_empty=allow_empty,
                 progress=progress,
             )
-            self._gallery = None
+            self._searchable.forget()
             report.whitening = layer.learn_if_due(self._store, self.recipe)
-        if self._store.count_pictures() >= kept.KEEP_FROM:
-            report.approximate = self._ann_if_due()
+        report.approximate = self._searchable.make_ready()
         return report
 
     def search(
@@ -129,8 +129,9 @@ class LocalIndex:
                 order, or k if that is more; "diffusion" all of them. Either is prepared at the first such search,
                 which for a large collection takes minutes, unless :meth:`prepare_reranking` has done it.
             exact: True for an exact search; False for the approximate one of :meth:`build_ann`. If not given, that
-                one answers where there is one and it can: up to 100 hits, of all dimensions, without expansion,
-                augmentation or re-ranking; :meth:`info` has its recall. Similarities are exact in both.
+                one answers where there is one and it can: up to 100 hits or fewer
+                (:attr:`ApproximateInfo.up_to`), of all dimensions, without expansion, augmentation or re-ranking;
+                :meth:`info` has its recall. Similarities are exact in both.
 
         Returns:
             One list for each row; equal similarities are in order of path.
@@ -145,7 +146,7 @@ class LocalIndex:
         check_threshold(threshold)
         chosen = self.recipe.expansion if expansion is None else expansion
         check_names(chosen, reranking)
-        gallery = self._current_gallery(dim)
+        gallery = self._searchable.gallery(dim)
         queries = checked_rows(rows, int(self._store.meta("dim") or 0))
         if not gallery.paths:
             return [[] for _ in queries]
@@ -165,7 +166,8 @@ class LocalIndex:
         """Builds an approximate search through FAISS and keeps it beside the index; a sync builds it anew when due.
 
         Pictures that come or go are seen at once, without building. It suits the whitening in force; with another
-        one, searches are exact until it is built again. From 500,000 pictures on a sync builds one unasked.
+        one, searches are exact until it is built again, which the next sync does. From 500,000 pictures on a sync
+        builds one unasked.
 
         Args:
             progress: called with pictures done, and pictures in all.
@@ -177,12 +179,7 @@ class LocalIndex:
             InputError: FAISS is not installed, fewer than 1,000 different pictures, pictures that are so little alike
                 that it would not be faster, or it cannot be written.
         """
-        gallery = self._current_gallery(None)
-        pictures = kept.Pictures(gallery.paths, gallery.digests, gallery.rows)
-        kind = kept.kind_of(self._store, gallery.whitening)
-        built = Approximate.build(self._store.location, kind, gallery.state, pictures, progress)
-        self._gallery = None
-        return built.info
+        return self._searchable.build_ann(progress)
 
     def prepare_reranking(self, *, offline: bool = False, progress: Callable[[int, int], None] | None = None) -> None:
         """Finds each picture's neighbours once and keeps them beside the index, for every re-ranking to come.
@@ -197,12 +194,12 @@ class LocalIndex:
             InputError: weights by similarity of rows that were never whitened or centred; scipy is not installed; or
                 the file cannot be written.
         """
-        gallery = self._current_gallery(None)
+        gallery = self._searchable.gallery()
         prepared = Prepared.of(
             gallery.wide_rows, offline=offline, whitened=gallery.is_whitened(self.recipe), progress=progress
         )
         prepared.save(self._store.location, gallery.state)
-        self._gallery = None
+        self._searchable.forget()
 
     def auto_threshold(self, *, dim: int | None = None) -> float:
         """The similarity that a thing which is not in the collection seldom reaches, learned from the pictures here.
@@ -216,7 +213,7 @@ class LocalIndex:
             InputError: fewer than 50 different pictures.
             WhiteningError: as for :meth:`search`.
         """
-        return self._current_gallery(dim).cut
+        return self._searchable.gallery(dim).cut
 
     def describer(
         self,
@@ -302,7 +299,7 @@ class LocalIndex:
                 self._store.put_whitening(None, learned_here=False)
             else:
                 self._store.forget_whitening()
-        self._gallery = None
+        self._searchable.forget()
 
     def use_storage(self, storage: str) -> None:
         """Says how the rows of 5,000 pictures or more are kept for searching.
@@ -321,7 +318,7 @@ class LocalIndex:
         with sole_writer(self._store):
             if kept.storage_of(self._store) != storage:
                 self._store.put_storage(storage)
-        self._gallery = None
+        self._searchable.forget()
 
     def fit_whitening(
         self,
@@ -354,7 +351,7 @@ class LocalIndex:
         with sole_writer(self._store):
             fitted = self.fit_whitening(dim=dim, shrinkage=shrinkage)
             self._store.put_whitening(fitted, learned_here=False)
-        self._gallery = None
+        self._searchable.forget()
         return fitted
 
     def info(self) -> IndexInfo:
@@ -391,55 +388,6 @@ class LocalIndex:
         if given.recipe.row_fingerprint() != self.recipe.row_fingerprint():
             raise mismatch(self._store.location, self.recipe, given.recipe)
         return given
-
-    def _ann_if_due(self) -> str:
-        """Makes ready what a search of many pictures needs; says what became of the approximate search."""
-        gallery = self._current_gallery(None)
-        if not is_installed():
-            return ""
-        built = Approximate.load(self._store.location, kept.kind_of(self._store, gallery.whitening))
-        if built is not None:
-            contents, unknown = self._store.count_contents(), kept.places(built.digests, gallery.digests) < 0
-            if not built.is_outdated(contents, len(kept.firsts(gallery.digests[unknown]))):
-                return ""
-        elif len(gallery.paths) < BUILD_FROM:
-            return ""
-        try:
-            info = self.build_ann()
-        except InputError as error:
-            return f"no approximate search built: {error}"
-        return f"approximate search of {info.contents} pictures built, recall@10 {info.recall:.3f}"
-
-    def _current_gallery(self, dim: int | None) -> Gallery:
-        held, state = self._gallery, self._state()
-        if held is not None and (held.state, held.dim) == (state, dim):
-            return held
-        with self._store.snapshot():
-            state = self._state()
-            self._store.check_recipe(self.recipe)
-            whitening = self.whitening()
-            pictures = kept.pictures_of(self._store, whitening)
-        rows = pictures.rows
-        if dim is not None:
-            if whitening is None:
-                raise WhiteningError(
-                    f"only whitened rows have first dimensions, so {dim} of them cannot be used: this index has "
-                    "no whitening; give it one with use_whitening, or coocnet index --whitening FILE"
-                )
-            whitening = whitening.first(dim)
-            rows = unit_rows(rows[:, :dim].astype(np.float32))
-        prepared, approximate = None, None
-        if dim is None:
-            prepared = Prepared.load(self._store.location, state)
-            if is_installed():
-                built = Approximate.load(self._store.location, kept.kind_of(self._store, whitening))
-                approximate = None if built is None else ApproximateSearch(built, state, pictures)
-        self._gallery = Gallery(state, dim, whitening, pictures.paths, pictures.digests, rows, prepared, approximate)
-        return self._gallery
-
-    def _state(self) -> str:
-        """What decides the rows that are searched: the store, and the recipe, which can put a whitening away."""
-        return f"{self._store.state()} {self.recipe.whitening}"
 
 
 def open_index(location: str | os.PathLike[str], recipe: Recipe | None = None) -> LocalIndex:

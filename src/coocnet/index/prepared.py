@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from coocnet.index.derived import UNREADABLE
 from coocnet.output import written_whole
 from coocnet.ranking import Diffusion, Ranked, neighbours
 
@@ -79,5 +79,5 @@ class Prepared:
                     return None
                 solved = (held["columns"], held["values"]) if "columns" in held else None
                 return cls(Ranked(held["positions"], held["scores"]), solved)
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        except UNREADABLE:
             return None

@@ -257,9 +257,9 @@ def _widened(rows: Float[np.ndarray, "n d"], room: Int[np.ndarray, "m d"]) -> Fl
 
 
 def _threads() -> int:
-    """As many as OpenMP and OpenBLAS would take."""
+    """As many as OpenBLAS and OpenMP would take; of a list for nested parallel regions the first."""
     for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
-        asked = os.environ.get(name, "")
+        asked = os.environ.get(name, "").split(",")[0].strip()
         if asked.isdecimal() and int(asked):
             return int(asked)
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
