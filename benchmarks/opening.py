@@ -59,7 +59,7 @@ def make(place: Path, pictures: int) -> np.ndarray:
     recipe = Recipe(whitening="none")
     with open_index(place, recipe) as index:
         store = index._store
-        store.bind(recipe, "0" * 64, DIM)
+        store.bind(recipe, "0" * 64, DIM, "float32")
         rows: np.ndarray = np.empty((0, DIM), np.float32)
         for start in range(0, pictures, AT_ONCE):
             centres = unit_rows(random.standard_normal((AT_ONCE // 20, DIM), np.float32))

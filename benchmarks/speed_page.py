@@ -128,9 +128,9 @@ def indexing() -> str:
             f" the engine's own rate the whole path reaches {percent(share)}. {_made(document)}.",
             "",
             f"Memory: in indexing {bounded['pictures']:,} files the process holds {first['own']:.0f} MB of its own"
-            f" after {first['pictures']:,} and {last['own']:.0f} MB after all, {last['peak']:.0f} MB at most with what"
-            f" is mapped (`{bounded['command']}`). A recipe that has no whitening in the package then learns one on all"
-            f" rows, with {bounded['at_the_end_mb']['peak']:,.0f} MB at most.",
+            f" after {first['pictures']:,} and {last['own']:.0f} MB after all, {last['peak']:.0f} MB at most with"
+            f" what is mapped (`{bounded['command']}`). A recipe that has no whitening in the package then learns one"
+            f" on all rows, with {bounded['at_the_end_mb']['peak']:,.0f} MB at most.",
         ]
     )
 

@@ -51,7 +51,7 @@ def put(place: Path, rows: dict[str, np.ndarray]) -> None:
     recipe = Recipe(whitening="none")
     with open_index(place, recipe) as index:
         store = index._store
-        store.bind(recipe, "0" * 64, len(next(iter(rows.values()))))
+        store.bind(recipe, "0" * 64, len(next(iter(rows.values()))), "float32")
         store.put(
             Described(path, FileStamp(1, 1), blake2b(row.tobytes(), digest_size=16).digest(), row)
             for path, row in rows.items()

@@ -90,6 +90,11 @@ def test_an_index_is_described_by_the_engine_that_is_asked_for(
     unknown = run("index", photos, "-i", "other.cooc", "--recipe", recipe_file, "--engine", "int4")
     assert unknown.returncode == 1
     assert "no engine is called 'int4'; there are float32, bfloat16, int8" in " ".join(unknown.stderr.split())
+    assert not (tmp_path / "other.cooc").exists()
+    assert json.loads(run("info", "--json").stdout)["described in"] == "bfloat16"
+    (photos / "another.jpg").write_bytes(picture.read_bytes() + b"another")
+    assert run("index", photos, "--engine", "float32").returncode == 0
+    assert json.loads(run("info", "--json").stdout)["described in"] == "bfloat16, float32"
 
 
 @pytest.mark.parametrize("given", ["of the recipe", "refused", "published", "none"])

@@ -100,6 +100,12 @@ def index(
         raise InputError("the index needs a folder of its own, not that of the photographs: give --index PLACE")
     if ann:
         need_faiss()
+    if engine is not None:
+        import torch
+
+        from coocnet.engines import need_engine
+
+        need_engine(engine, torch.device("cpu"))
     given = Whitening.load(os.path.expanduser(whitening)) if whitening not in (None, "none", "auto") else None
     # A folder that is gone can only be dropped from an index that exists.
     chosen = _recipe_for(index_place, recipe, weights) if os.path.isdir(there) else None
@@ -254,6 +260,7 @@ def info(index_place: IndexOption = DEFAULT_INDEX, as_json: JsonOption = False) 
         "recipe": f"{held.recipe.name} ({held.recipe.fingerprint()})",
         "backbone": f"{held.recipe.backbone} {held.recipe.tap}, {held.recipe.size_px} px, {held.recipe.pooling}",
         "weights SHA-256": held.weights_sha256,
+        "described in": ", ".join(held.engines),
         "dimensions": held.dim,
         "whitening": _whitening_line(held),
         "search": _search_line(held),

@@ -23,6 +23,8 @@ class IndexInfo:
         contents: number of different contents, each with one row.
         dim: dimensions of a stored row; 0 before the first sync.
         weights_sha256: weights in use; None before the first sync.
+        engines: what its rows were described by, as :class:`coocnet.describe.Describer` names them; rows of several
+            agree. Empty before the first sync, and of an index older than engines.
         whitening: provenance of the whitening in force, or None.
         whitening_declined: the user asked for none.
         folders: the folders it was synchronised with.
@@ -42,6 +44,7 @@ class IndexInfo:
     contents: int
     dim: int
     weights_sha256: str | None
+    engines: list[str]
     whitening: dict[str, str] | None
     whitening_declined: bool
     folders: list[SyncedFolder]
@@ -68,6 +71,7 @@ def info_of(store: Store, recipe: Recipe) -> IndexInfo:
             contents=store.count_contents(),
             dim=int(store.meta("dim") or 0),
             weights_sha256=store.weights_sha256,
+            engines=store.engines(),
             whitening=None if stored is None else {"version": str(stored.version), **stored.whitening.provenance},
             whitening_declined=store.whitening_declined(),
             folders=store.folders(),

@@ -168,8 +168,10 @@ class Store:
             with self._changing() as db:
                 put_meta(db, "recipe", recipe.to_toml())
 
-    def bind(self, recipe: Recipe, weights_sha256: str, dim: int) -> None:
-        """Notes, before the first row, what all rows are made with. To be called by the sole writer.
+    def bind(self, recipe: Recipe, weights_sha256: str, dim: int, engine: str) -> None:
+        """Notes, before the first row, what rows are made with. To be called by the sole writer.
+
+        Recipe, weights and dimensions are those of all rows; engines may be several, since their rows agree.
 
         Raises:
             RecipeMismatchError: the rows here were made with another recipe or other weights.
@@ -181,8 +183,13 @@ class Store:
         if held is not None:
             held.whitening.check_fits(recipe.row_fingerprint(), weights_sha256, dim)
         with self._changing() as db:
-            for key, value in (("recipe", recipe.to_toml()), ("weights_sha256", weights_sha256), ("dim", str(dim))):
+            facts = {"recipe": recipe.to_toml(), "weights_sha256": weights_sha256, "dim": str(dim)}
+            for key, value in {**facts, "engines": " ".join(sorted({*self.engines(), engine}))}.items():
                 put_meta(db, key, value)
+
+    def engines(self) -> list[str]:
+        """The engines that rows were described by; none before the first, and of an index older than engines."""
+        return (self.meta("engines") or "").split()
 
     # Pictures and rows
 

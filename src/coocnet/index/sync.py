@@ -42,6 +42,8 @@ class RowSource(Protocol):
     def dim(self) -> int: ...  # noqa: D102
     @property
     def weights_sha256(self) -> str: ...  # noqa: D102
+    @property
+    def engine(self) -> str: ...  # noqa: D102
     def stream(  # noqa: D102
         self, items: Iterator[Job], load: Callable[[Job], Picture | None]
     ) -> Iterator[tuple[Job, np.ndarray | ImageError | None]]: ...
@@ -162,7 +164,8 @@ class _Run:
     def describe(self, todo: list[Job], describer: Callable[[], RowSource]) -> None:
         """Stores every file of ``todo`` that can be described, the new content described."""
         source = describer()
-        self.store.bind(self.recipe.replace(weights=source.recipe.weights), source.weights_sha256, source.dim)
+        recipe = self.recipe.replace(weights=source.recipe.weights)
+        self.store.bind(recipe, source.weights_sha256, source.dim, source.engine)
         take_shipped(self.store, self.recipe)
         size_px = self.recipe.size_px or None
         done = 0
