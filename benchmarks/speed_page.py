@@ -118,6 +118,7 @@ def indexing() -> str:
     for side, rate in rates.items():
         lines.append(pages.row([side, told(rate), f"{rate['median'] / plain:.1f}"]))
     share = document["index_of_engine"]
+    one_thread = _read("indexing-one-thread")["index_of_engine"]
     bounded = _read("bounded")
     first, last = bounded["mb"][0], bounded["mb"][-1]
     return "\n".join(
@@ -125,7 +126,9 @@ def indexing() -> str:
             *lines,
             "",
             f"{document['pictures']} photographs of about 1024×768 pixels at 512, {document['threads']} threads. Of"
-            f" the engine's own rate the whole path reaches {percent(share)}. {_made(document)}.",
+            f" the engine's own rate the whole path reaches {percent(share)}, as decoding takes its part of both"
+            " cores; with one thread for the engine, so that decoding has the other core (`--threads 1`),"
+            f" {percent(one_thread)}. {_made(document)}.",
             "",
             f"Memory: in indexing {bounded['pictures']:,} files the process holds {first['own']:.0f} MB of its own"
             f" after {first['pictures']:,} and {last['own']:.0f} MB after all, {last['peak']:.0f} MB at most with"
