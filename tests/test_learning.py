@@ -164,11 +164,11 @@ def test_an_interrupted_centre_leaves_what_was_there(photos: Path, centred_file:
     target = tmp_path / "learned.toml"
     target.write_text("of before")
     code = (
-        "import sys\n"
+        "import os, sys\n"
         "from coocnet.describe import Describer\n"
         "load = Describer.load\n"
         "def telling(*args, **options):\n"
-        "    print('begun', flush=True)\n"
+        "    os.write(1, b'begun\\n')\n"  # in one piece, as several threads tell
         "    return load(*args, **options)\n"
         "Describer.load = telling\n"
         "from coocnet.cli import main\n"
