@@ -146,6 +146,8 @@ def _at_most(mean: float) -> np.float32:
 
 def _channels_of(a: Tensor) -> np.ndarray:
     """A map as an array (b, d, cells), float32 or the bits of bfloat16; shares its memory where that is in order."""
-    flat = a.detach().resolve_neg().contiguous().flatten(2)
-    array: np.ndarray = (flat.view(torch.uint16) if flat.dtype == torch.bfloat16 else flat).numpy()
-    return array
+    b, d, h, w = a.shape
+    plain = a.detach() if a.requires_grad else a
+    plain = (plain.resolve_neg() if plain.is_neg() else plain).contiguous()
+    array: np.ndarray = (plain.view(torch.uint16) if plain.dtype == torch.bfloat16 else plain).numpy()
+    return array.reshape(b, d, h * w)
