@@ -1,0 +1,287 @@
+/** What was found: the results of the query in the address, their cut, and the ones marked as right. */
+
+import { request } from "./api.js";
+import { el } from "./dom.js";
+import { Pages, photograph, tile } from "./grid.js";
+import { findQuery, lost, QueryPanel, withUpload } from "./query.js";
+import { ranking } from "./ranking.js";
+import { Scale, two } from "./scale.js";
+import { announce, complain } from "./say.js";
+import { address, follow, go, keep, note, read, searchKey } from "./state.js";
+
+const PAGE = 50;
+const PLOTTED = 100;
+const some = (count, what = "picture") => `${count} ${what}${count === 1 ? "" : "s"}`;
+
+export class Results {
+  /** @param {HTMLElement} section @param {any} info */
+  constructor(section, info) {
+    Object.assign(this, { section, info });
+    this.key = "";
+    this.query = null;
+    this.marked = new Map();
+  }
+
+  /** The threshold that is asked for: what the user chose, else the collection's own if it has one. */
+  threshold(state) {
+    return state.threshold || (this.info.auto_threshold === null ? "none" : "auto");
+  }
+
+  /** @param {import("./state.js").State} state */
+  async show(state) {
+    const key = searchKey(state);
+    if (key === this.key) return;
+    this.key = key;
+    this.pages?.stop();
+    this.stopped?.abort();
+    this.stopped = new AbortController();
+    const source = state.picture || state.upload;
+    if (this.query?.id !== source) {
+      this.section.replaceChildren(el("p.empty", { role: "status" }, "Looking at the picture …"));
+      this.query = null;
+      try {
+        const query = await findQuery(state, this.stopped.signal);
+        if (this.key !== key) return;
+        this.query = query;
+      } catch (error) {
+        if (error.name !== "AbortError") this.fail(error.status === 404 ? lost(state) : error);
+        return;
+      }
+      this.build();
+    }
+    this.panel.show(state.box);
+    this.marked = new Map((note("marked") ?? state.relevant.map((id) => [id, ""])));
+    this.search(state);
+  }
+
+  build() {
+    const { query } = this;
+    this.panel = new QueryPanel(query, this.info);
+    this.title = el("h1", { id: "found-title", tabindex: "-1" });
+    this.count = el("p.count", { role: "status", "aria-live": "polite" });
+    this.shown = el("p.muted.shown", { role: "status", "aria-live": "polite" });
+    this.scale = new Scale({
+      auto: this.info.auto_threshold,
+      onchange: (threshold) => go({ threshold }, { replace: true }),
+      onpreview: (cut) => this.preview(cut),
+    });
+    this.remark = el("div.remark");
+    this.space = el("div.space");
+    this.bar = el("div.marked-bar", { role: "region", "aria-label": "Marked as right", hidden: true });
+    this.section.replaceChildren(
+      el("aside.side", { "aria-label": "What is searched with" }, this.panel.element, ranking(this.info)),
+      el("div.results", {}, el("div.head", {}, this.title, this.count, this.remark, this.scale.element), this.space, this.bar),
+    );
+  }
+
+  fail(error) {
+    this.key = "";
+    this.query = null;
+    this.section.replaceChildren(
+      el("div.empty", {},
+        el("h1", { id: "found-title", tabindex: "-1" }, "That did not work"),
+        el("p", { role: "alert" }, error.message),
+        el("p", {}, el("a.button", { href: "/" }, "To the collection"))),
+    );
+  }
+
+  ask(state, more, signal) {
+    const { picture, upload, box, relevant, expansion, reranking } = state;
+    const query = { picture, upload, box: box?.join(","), relevant: relevant.join(","), expansion, reranking, ...more };
+    return withUpload(state, () => request("search", { query, signal }));
+  }
+
+  search(state) {
+    const { signal } = this.stopped;
+    const threshold = this.threshold(state);
+    let first = true;
+    this.nearest = [];
+    this.pages = new Pages({
+      label: "Results",
+      load: async (offset) => {
+        const limit = Math.min(PAGE, this.info.limits.hits - offset);
+        if (limit <= 0) return { items: [], more: false };
+        const answer = await this.ask(state, { limit, offset, threshold }, signal);
+        if (first) this.answered(state, threshold, answer);
+        first = false;
+        return { items: answer.hits, more: answer.more };
+      },
+      draw: (hit) => this.tile(hit),
+      loaded: () => this.tell(),
+    });
+    this.pages.failed = (error) => (this.pages.items.length ? complain(error) : this.fail(error));
+    this.space.classList.add("waiting");
+    this.title.textContent = state.box ? "Like this part" : "Like this picture";
+    return this.pages.next();
+  }
+
+  answered(state, threshold, answer) {
+    this.answer = answer;
+    this.scale.show(threshold, answer.threshold);
+    this.space.classList.remove("waiting");
+    this.space.replaceChildren(answer.hits.length ? this.pages.element : this.nothing(answer));
+    this.remark.replaceChildren(
+      ...[
+        state.relevant.length && el("p", {}, `Searched with ${some(state.relevant.length)} marked as right as well. `,
+          el("button.link", { type: "button", onclick: () => go({ relevant: [], view: "" }) }, "Without them")),
+        answer.approximate && el("p.muted", {}, `Found by approximate search${this.info.recall ? `, which finds ${Math.round(this.info.recall * 100)} of 100` : ""}.`),
+      ].filter(Boolean),
+    );
+    this.showMarked();
+    this.plot(state);
+  }
+
+  /** The nearest pictures whatever the cut, for the ticks of the scale and the count. */
+  async plot(state) {
+    const key = searchKey({ ...state, threshold: "" });
+    if (this.plotted !== key) {
+      this.scale.plot([]);
+      try {
+        const limit = Math.min(PLOTTED, this.info.limits.hits);
+        const answer = await this.ask(state, { limit, threshold: "none" }, this.stopped.signal);
+        this.plotted = key;
+        this.all = { similarities: answer.hits.map((hit) => hit.similarity), complete: !answer.more };
+      } catch (error) {
+        if (error.name !== "AbortError") this.all = { similarities: [], complete: false };
+        return;
+      }
+    }
+    this.scale.plot(this.all.similarities);
+    this.tell();
+  }
+
+  nothing({ threshold, nearest }) {
+    const words = nearest === null
+      ? "The collection holds no other picture."
+      : `Nothing in this collection reaches ${two(threshold ?? 0)}; the nearest has ${two(nearest)}.`;
+    return el("div.empty", {},
+      el("p.big", {}, words),
+      nearest !== null && el("button.primary", { type: "button", onclick: () => go({ threshold: "none" }, { replace: true }) }, "Show the nearest anyway"));
+  }
+
+  /** How many there are: exactly where all are known, else at least. */
+  counted(cut) {
+    if (!this.pages.more && cut === this.answer.threshold) return some(this.pages.items.length);
+    const { similarities, complete } = this.all ?? { similarities: [], complete: false };
+    const count = similarities.filter((value) => cut === null || value >= cut).length;
+    if (complete || count < similarities.length) return some(count);
+    return `More than ${some(Math.max(count, this.pages.items.length))}`;
+  }
+
+  tell() {
+    if (!this.answer) return;
+    const cut = this.answer.threshold;
+    const count = this.counted(cut);
+    this.say(this.count, this.pages.items.length || cut === null ? `${count}${cut === null ? ", nearest first" : ` above ${two(cut)}`}` : "Nothing found");
+    const shown = this.pages.items.length;
+    this.say(this.shown, this.pages.more ? `${shown} of ${count.toLowerCase()} shown` : "");
+    if (!this.shown.isConnected) this.pages.button.before(this.shown);
+    if (!read().view) this.retitle();
+  }
+
+  retitle() {
+    document.title = `${this.count.textContent} · ${this.query.name} · coocnet`;
+  }
+
+  say(node, text) {
+    if (node.textContent !== text) node.textContent = text;
+  }
+
+  preview(cut) {
+    this.say(this.count, `${this.counted(cut)} above ${two(cut)}`);
+    for (const item of this.pages.list.children) item.classList.toggle("below", Number(item.dataset.similarity) < cut);
+  }
+
+  tile(hit) {
+    const state = { ...read(), view: hit.id, mode: read().mode };
+    const link = el(
+      "a.photo",
+      { href: address(state), "data-hit": hit.id, onclick: (event) => follow(event, () => go({ view: hit.id })) },
+      photograph(hit, { eager: hit.rank <= 12 }),
+      el("span.unseen", {}, `, similarity ${two(hit.similarity)}, number ${hit.rank}`),
+      hit.identical && el("span.badge", {}, "this very picture"),
+    );
+    const tick = el("input", {
+      type: "checkbox",
+      "aria-label": `Mark ${hit.name} as right`,
+      onchange: () => this.mark(hit, tick.checked),
+    });
+    tick.checked = this.marked.has(hit.id);
+    const copies = hit.names_total > 1 ? `${hit.names_total} copies` : "";
+    const item = tile(
+      hit,
+      link,
+      el("div.caption", {},
+        el("span.score", {}, two(hit.similarity)),
+        copies && el("span.copies", {}, copies),
+        el("label.tick", { title: "Mark as right" }, tick)),
+      el("p.name", { title: hit.name, "aria-hidden": "true" }, hit.name.split("/").pop()),
+    );
+    item.dataset.similarity = hit.similarity;
+    item.classList.toggle("right", tick.checked);
+    return item;
+  }
+
+  mark(hit, right) {
+    if (right) this.marked.set(hit.id, hit.name);
+    else this.marked.delete(hit.id);
+    keep("marked", [...this.marked]);
+    const item = this.pages.list.querySelector(`[data-id="${CSS.escape(hit.id)}"]`);
+    item?.classList.toggle("right", right);
+    if (item) item.querySelector("input").checked = right;
+    this.showMarked();
+    announce(`${this.marked.size} marked as right`);
+  }
+
+  showMarked() {
+    const ids = [...this.marked.keys()];
+    this.bar.hidden = !ids.length;
+    const inForce = String(ids) === String(read().relevant);
+    this.bar.replaceChildren(
+      el("p", {}, `${ids.length} marked as right`),
+      el("button.primary", { type: "button", disabled: inForce, onclick: () => go({ relevant: ids, view: "" }) }, "Search again with these"),
+      el("button", { type: "button", onclick: () => this.clear() }, "Clear"),
+    );
+  }
+
+  clear() {
+    this.marked.clear();
+    keep("marked", []);
+    for (const item of this.pages.list.children) {
+      item.classList.remove("right");
+      item.querySelector("input").checked = false;
+    }
+    this.showMarked();
+    this.title.focus();
+  }
+
+  /** Asks again for what is in the address, where the collection has changed. */
+  again() {
+    this.key = "";
+    this.plotted = "";
+    if (!this.section.hidden) this.show(read());
+  }
+
+  /** A picture was taken out of the collection. */
+  taken(id) {
+    this.marked.delete(id);
+    this.pages.remove(id);
+    this.plotted = "";
+    this.showMarked();
+    this.changed();
+    this.plot(read());
+  }
+
+  /** The hits so far, for stepping through them. */
+  get hits() {
+    return this.pages?.items ?? [];
+  }
+
+  /** The hit before (-1) or after (1) one, loading more where needed; null at the ends. */
+  async beside(id, step) {
+    const at = this.hits.findIndex((hit) => hit.id === id);
+    if (at < 0) return null;
+    if (at + step >= this.hits.length) await this.pages.next();
+    return this.hits[at + step] ?? null;
+  }
+}
