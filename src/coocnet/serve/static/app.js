@@ -32,12 +32,11 @@ async function main() {
     const now = await loadInfo();
     results.info = compare.info = now;
     collection.refresh(now);
-    results.again();
   };
   results.changed = () => loadInfo().then((now) => collection.refresh(now), complain);
   onSynchronised(() => refresh().catch(complain));
   onChange((state) => show(state, { collection, results, compare }));
-  document.getElementById("about").addEventListener("click", () => openPanel(loadInfo, () => refresh().catch(complain)));
+  document.getElementById("about").addEventListener("click", () => openPanel(loadInfo, () => refresh().then(() => results.again(), complain)));
   document.querySelector(".brand").addEventListener("click", (event) =>
     follow(event, () => go({ picture: "", upload: "", box: null, relevant: [], view: "", mode: "", contains: "" })));
   await show(read(), { collection, results, compare }, true);

@@ -8,7 +8,7 @@ import { cellBelow, paintBar, paintMap, paintPart, ramp, scaleOf, signed } from 
 import { imageOf, withUpload } from "./query.js";
 import { two } from "./scale.js";
 import { announce, closeDialog, complain, openDialog } from "./say.js";
-import { go, read } from "./state.js";
+import { go, leaveView, read } from "./state.js";
 
 const HEATS = ["activation", "cooccurrence"];
 const LEGENDS = {
@@ -25,6 +25,8 @@ export class Compare {
       event.preventDefault();
       this.leave();
     });
+    // A browser may close a dialog without asking.
+    dialog.addEventListener("close", () => this.key && this.leave());
     dialog.addEventListener("keydown", (event) => this.keyed(event));
     new ResizeObserver(() => this.open && this.repaint()).observe(dialog);
   }
@@ -35,7 +37,7 @@ export class Compare {
 
   get mode() {
     const modes = [...(this.info.explains ? ["matched"] : []), ...HEATS, "photographs"];
-    const { mode } = read();
+    const mode = read().mode || this.lastMode;
     return modes.includes(mode) ? mode : modes[0];
   }
 
@@ -71,7 +73,7 @@ export class Compare {
   }
 
   leave() {
-    go({ view: "", mode: "" });
+    leaveView();
   }
 
   build(state, result) {
@@ -89,6 +91,10 @@ export class Compare {
         decoding: "async",
       });
       const frame = el("div.frame", { style: { "--aspect": (picture.width ?? 4) / (picture.height ?? 3) } }, image, canvas);
+      image.addEventListener("load", () => {
+        if (!picture.width) frame.style.setProperty("--aspect", image.naturalWidth / image.naturalHeight);
+        this.repaint();
+      });
       return { frame, canvas, picture, element: el("figure.pane", {}, frame, el("figcaption", {}, el("strong", {}, name), " ", el("span.name", { title: picture.name }, picture.name))) };
     };
     this.sides = [
@@ -108,8 +114,8 @@ export class Compare {
     this.dialog.replaceChildren(
       el("header.compare-head", {}, this.title, this.controls.steps, this.controls.close),
       el("div.compare-body", {},
-        this.table,
-        el("div.compare-side", {}, this.controls.modes, this.controls.opacity, this.legend, this.readout, this.sentence, this.matches.list, this.notes, this.controls.actions)),
+        el("div", {}, this.table, this.readout),
+        el("div.compare-side", {}, this.controls.modes, this.controls.opacity, this.legend, this.sentence, this.matches.list, this.notes, this.controls.actions)),
     );
     this.sides.forEach((s, i) => this.readCells(s, i));
     document.title = `${result.name} compared · coocnet`;
@@ -147,6 +153,7 @@ export class Compare {
 
   async paint() {
     const { mode } = this;
+    this.lastMode = mode;
     this.controls.mark(mode);
     this.maps = null;
     this.matches.clear();

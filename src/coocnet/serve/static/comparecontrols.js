@@ -65,7 +65,7 @@ function opacity({ table }) {
 }
 
 function right(result, results) {
-  const box = el("input", { type: "checkbox", onchange: () => results.mark(result, box.checked) });
+  const box = el("input", { type: "checkbox", onchange: () => results.marked.set(result.id, box.checked) });
   box.checked = results.marked.has(result.id);
   return el("label.check", {}, box, "Mark as right");
 }

@@ -25,11 +25,15 @@ export function photograph({ id, name, width, height }, { eager = false } = {}) 
     height: height ?? 3,
     loading: eager ? "eager" : "lazy",
     decoding: "async",
+    draggable: "false",
   });
   let again = 2;
   image.addEventListener("error", () => {
-    if (again-- > 0) setTimeout(() => { image.srcset = ""; image.src = `${thumbnail(id, 320)}`; }, 1500);
-    else image.closest(".tile")?.classList.add("unseen-picture");
+    if (again-- <= 0) return;
+    setTimeout(() => {
+      image.srcset = "";
+      image.src = thumbnail(id, 320);
+    }, 1500);
   });
   return image;
 }

@@ -29,7 +29,7 @@ async function take(file, limits) {
   const said = notify(`Sending ${file.name || "the picture"} …`, { lasting: true });
   try {
     const { id, width, height, picture } = await send(file, signal);
-    await keepFile({ id, width, height, picture, name: file.name || "pasted picture", file, at: Date.now() });
+    await keepFile({ id, width, height, picture, name: file.name || `photograph.${file.type.split("/").pop() || "jpg"}`, file, at: Date.now() });
     if (!signal.aborted) search({ upload: id });
   } catch (error) {
     complain(error);
@@ -66,7 +66,15 @@ export function acceptFiles(limits) {
       first(event.clipboardData.files);
     }
   });
-  const hasFiles = (event) => event.dataTransfer?.types.includes("Files");
+  // A picture of this page that is dragged counts as a file too.
+  let ours = false;
+  window.addEventListener("dragstart", () => {
+    ours = true;
+  });
+  window.addEventListener("dragend", () => {
+    ours = false;
+  });
+  const hasFiles = (event) => !ours && event.dataTransfer?.types.includes("Files");
   window.addEventListener("dragover", (event) => {
     if (!hasFiles(event)) return;
     event.preventDefault();

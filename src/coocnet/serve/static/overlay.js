@@ -19,7 +19,7 @@ export function signed(share) {
 export function ramp(share) {
   const at = Math.min(Math.max(share, 0), 1) * (RAMP.length - 1);
   const low = Math.min(Math.floor(at), RAMP.length - 2);
-  return [...RAMP[low].map((value, i) => Math.round(value + (RAMP[low + 1][i] - value) * (at - low))), 225];
+  return [...RAMP[low].map((value, i) => Math.round(value + (RAMP[low + 1][i] - value) * (at - low))), Math.round(150 + 20 * at)];
 }
 
 /** The largest magnitude of several maps: the one scale that makes them comparable. */

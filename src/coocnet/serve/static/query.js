@@ -3,7 +3,7 @@
 import { original, Problem, request, thumbnail, uploadImage } from "./api.js";
 import { BoxPicker } from "./box.js";
 import { el, icon, ICONS } from "./dom.js";
-import { keptFile } from "./files.js";
+import { keepFile, keptFile } from "./files.js";
 import { sendAgain } from "./incoming.js";
 import { complain, notify } from "./say.js";
 import { go, read } from "./state.js";
@@ -27,13 +27,19 @@ export async function withUpload(state, work) {
 export async function findQuery(state, signal) {
   if (state.picture) {
     const found = await request(`pictures/${state.picture}`, { signal });
-    return { ...found, kind: "picture", picture: true };
+    return { ...found, ...(found.width ? {} : await sizeOf({ picture: found.id }, signal)), kind: "picture", picture: true };
   }
   const kept = await keptFile(state.upload);
   if (kept) return { ...kept, kind: "upload" };
-  // A bookmark of another browser: the server may still have it, and knows its size by looking at it.
-  const { width, height } = await request("heatmap", { query: { upload: state.upload, kind: "activation", format: "json" }, signal });
-  return { kind: "upload", id: state.upload, name: "uploaded picture", width, height, picture: false };
+  // A bookmark of another browser: the server may still have it.
+  const size = await sizeOf({ upload: state.upload }, signal);
+  return { kind: "upload", id: state.upload, name: "uploaded picture", ...size, picture: false };
+}
+
+/** A picture's size where only the server can tell it, by looking. */
+async function sizeOf(source, signal) {
+  const { width, height } = await request("heatmap", { query: { ...source, kind: "activation", format: "json" }, signal });
+  return { width, height };
 }
 
 /** What explains a query that cannot be had, with a way on. */
@@ -50,10 +56,11 @@ export function imageOf(query, size) {
 }
 
 export class QueryPanel {
-  /** @param {Query} query @param {any} info */
-  constructor(query, info) {
+  /** @param {Query} query @param {any} info @param {...Node} extras what else can be set for a search */
+  constructor(query, info, ...extras) {
     this.query = query;
     this.searched = null;
+    this.added = () => {};
     const image = el("img", {
       src: imageOf(query, 640),
       srcset: `${imageOf(query, 640)} 1x, ${imageOf(query, 1280)} 2x`,
@@ -80,12 +87,12 @@ export class QueryPanel {
       el(
         "p.query-name",
         {},
-        el("span.name", { title: query.name }, query.name),
+        el("span.name", { title: query.name }, query.name.split("/").pop()),
         el("span.muted", {}, `${query.width} × ${query.height}`),
       ),
       el("div.row", {}, this.part, this.select, this.whole),
-      this.numbers(),
       this.more(info),
+      el("div.extras", {}, this.numbers(), this.originalLink(), ...extras),
     );
   }
 
@@ -112,9 +119,7 @@ export class QueryPanel {
 
   more(info) {
     const { query } = this;
-    if (query.kind === "picture") {
-      return el("p.links", {}, el("a", { href: original(query.id), target: "_blank", rel: "noopener" }, "Open the original"));
-    }
+    if (query.kind === "picture") return null;
     if (query.picture) return el("p.muted", {}, "This very picture is in the collection.");
     if (!info.can_add || !query.file) return null;
     const button = el("button", { type: "button" }, icon(ICONS.add), "Add this picture to the collection");
@@ -124,12 +129,21 @@ export class QueryPanel {
         const added = await request("pictures", { method: "POST", query: { name: query.name }, body: query.file, raw: true });
         button.replaceWith(el("p.muted", {}, `Added as ${added.name}.`));
         notify(`Added to the collection as ${added.name}.`);
+        query.picture = true;
+        const { kind: _, ...kept } = query;
+        await keepFile(kept);
+        this.added();
       } catch (error) {
         button.disabled = false;
         complain(error);
       }
     });
     return el("div.row", {}, button);
+  }
+
+  originalLink() {
+    if (this.query.kind !== "picture") return null;
+    return el("a", { href: original(this.query.id), target: "_blank", rel: "noopener" }, "Open the original", el("span.unseen", {}, " (in a new tab)"));
   }
 
   async restoreImage(image) {

@@ -3,11 +3,13 @@
 import { request } from "./api.js";
 import { el } from "./dom.js";
 import { Pages, photograph, tile } from "./grid.js";
+import { Marked } from "./marked.js";
+import { choose } from "./incoming.js";
 import { findQuery, lost, QueryPanel, withUpload } from "./query.js";
 import { ranking } from "./ranking.js";
 import { Scale, two } from "./scale.js";
-import { announce, complain } from "./say.js";
-import { address, follow, go, keep, note, read, searchKey } from "./state.js";
+import { complain } from "./say.js";
+import { address, follow, go, read, searchKey } from "./state.js";
 
 const PAGE = 50;
 const PLOTTED = 100;
@@ -19,7 +21,7 @@ export class Results {
     Object.assign(this, { section, info });
     this.key = "";
     this.query = null;
-    this.marked = new Map();
+    this.marked = new Marked(() => this.pages.list.children, () => this.title.focus());
   }
 
   /** The threshold that is asked for: what the user chose, else the collection's own if it has one. */
@@ -30,7 +32,10 @@ export class Results {
   /** @param {import("./state.js").State} state */
   async show(state) {
     const key = searchKey(state);
-    if (key === this.key) return;
+    if (key === this.key) {
+      if (this.query) this.marked.keep();
+      return;
+    }
     this.key = key;
     this.pages?.stop();
     this.stopped?.abort();
@@ -50,13 +55,14 @@ export class Results {
       this.build();
     }
     this.panel.show(state.box);
-    this.marked = new Map((note("marked") ?? state.relevant.map((id) => [id, ""])));
-    this.search(state);
+    this.marked.restore();
+    await this.search(state);
   }
 
   build() {
     const { query } = this;
-    this.panel = new QueryPanel(query, this.info);
+    this.panel = new QueryPanel(query, this.info, ranking(this.info));
+    this.panel.added = () => this.changed();
     this.title = el("h1", { id: "found-title", tabindex: "-1" });
     this.count = el("p.count", { role: "status", "aria-live": "polite" });
     this.shown = el("p.muted.shown", { role: "status", "aria-live": "polite" });
@@ -67,10 +73,9 @@ export class Results {
     });
     this.remark = el("div.remark");
     this.space = el("div.space");
-    this.bar = el("div.marked-bar", { role: "region", "aria-label": "Marked as right", hidden: true });
     this.section.replaceChildren(
-      el("aside.side", { "aria-label": "What is searched with" }, this.panel.element, ranking(this.info)),
-      el("div.results", {}, el("div.head", {}, this.title, this.count, this.remark, this.scale.element), this.space, this.bar),
+      el("aside.side", { "aria-label": "What is searched with" }, this.panel.element),
+      el("div.results", {}, el("div.head", {}, this.title, this.count, this.remark, this.scale.element), this.space, this.marked.bar),
     );
   }
 
@@ -81,8 +86,11 @@ export class Results {
       el("div.empty", {},
         el("h1", { id: "found-title", tabindex: "-1" }, "That did not work"),
         el("p", { role: "alert" }, error.message),
-        el("p", {}, el("a.button", { href: "/" }, "To the collection"))),
+        el("div.row", {},
+          el("button.primary", { type: "button", onclick: choose }, "Choose a file"),
+          el("a.button", { href: "/" }, "To the collection"))),
     );
+    document.title = "That did not work · coocnet";
   }
 
   ask(state, more, signal) {
@@ -95,7 +103,6 @@ export class Results {
     const { signal } = this.stopped;
     const threshold = this.threshold(state);
     let first = true;
-    this.nearest = [];
     this.pages = new Pages({
       label: "Results",
       load: async (offset) => {
@@ -109,7 +116,10 @@ export class Results {
       draw: (hit) => this.tile(hit),
       loaded: () => this.tell(),
     });
-    this.pages.failed = (error) => (this.pages.items.length ? complain(error) : this.fail(error));
+    this.pages.failed = (error) => {
+      if (this.pages.items.length) complain(error);
+      else this.fail(error.status === 404 ? lost(state) : error);
+    };
     this.space.classList.add("waiting");
     this.title.textContent = state.box ? "Like this part" : "Like this picture";
     return this.pages.next();
@@ -127,7 +137,6 @@ export class Results {
         answer.approximate && el("p.muted", {}, `Found by approximate search${this.info.recall ? `, which finds ${Math.round(this.info.recall * 100)} of 100` : ""}.`),
       ].filter(Boolean),
     );
-    this.showMarked();
     this.plot(state);
   }
 
@@ -135,6 +144,7 @@ export class Results {
   async plot(state) {
     const key = searchKey({ ...state, threshold: "" });
     if (this.plotted !== key) {
+      this.all = null;
       this.scale.plot([]);
       try {
         const limit = Math.min(PLOTTED, this.info.limits.hits);
@@ -159,10 +169,11 @@ export class Results {
       nearest !== null && el("button.primary", { type: "button", onclick: () => go({ threshold: "none" }, { replace: true }) }, "Show the nearest anyway"));
   }
 
-  /** How many there are: exactly where all are known, else at least. */
+  /** How many there are: exactly where all are known, else at least; "" as long as that is being asked. */
   counted(cut) {
     if (!this.pages.more && cut === this.answer.threshold) return some(this.pages.items.length);
-    const { similarities, complete } = this.all ?? { similarities: [], complete: false };
+    if (!this.all) return "";
+    const { similarities, complete } = this.all;
     const count = similarities.filter((value) => cut === null || value >= cut).length;
     if (complete || count < similarities.length) return some(count);
     return `More than ${some(Math.max(count, this.pages.items.length))}`;
@@ -172,6 +183,7 @@ export class Results {
     if (!this.answer) return;
     const cut = this.answer.threshold;
     const count = this.counted(cut);
+    if (!count) return;
     this.say(this.count, this.pages.items.length || cut === null ? `${count}${cut === null ? ", nearest first" : ` above ${two(cut)}`}` : "Nothing found");
     const shown = this.pages.items.length;
     this.say(this.shown, this.pages.more ? `${shown} of ${count.toLowerCase()} shown` : "");
@@ -180,7 +192,7 @@ export class Results {
   }
 
   retitle() {
-    document.title = `${this.count.textContent} · ${this.query.name} · coocnet`;
+    document.title = `${this.count.textContent || this.title.textContent} · ${this.query.name} · coocnet`;
   }
 
   say(node, text) {
@@ -199,60 +211,26 @@ export class Results {
       { href: address(state), "data-hit": hit.id, onclick: (event) => follow(event, () => go({ view: hit.id })) },
       photograph(hit, { eager: hit.rank <= 12 }),
       el("span.unseen", {}, `, similarity ${two(hit.similarity)}, number ${hit.rank}`),
-      hit.identical && el("span.badge", {}, "this very picture"),
+      el("span.badges", {},
+        hit.identical && el("span.badge", {}, "this very picture"),
+        hit.names_total > 1 && el("span.badge", {}, `${hit.names_total} copies`)),
     );
     const tick = el("input", {
       type: "checkbox",
       "aria-label": `Mark ${hit.name} as right`,
-      onchange: () => this.mark(hit, tick.checked),
+      onchange: () => this.marked.set(hit.id, tick.checked),
     });
-    tick.checked = this.marked.has(hit.id);
-    const copies = hit.names_total > 1 ? `${hit.names_total} copies` : "";
     const item = tile(
       hit,
       link,
       el("div.caption", {},
         el("span.score", {}, two(hit.similarity)),
-        copies && el("span.copies", {}, copies),
         el("label.tick", { title: "Mark as right" }, tick)),
       el("p.name", { title: hit.name, "aria-hidden": "true" }, hit.name.split("/").pop()),
     );
     item.dataset.similarity = hit.similarity;
-    item.classList.toggle("right", tick.checked);
+    this.marked.paint(item);
     return item;
-  }
-
-  mark(hit, right) {
-    if (right) this.marked.set(hit.id, hit.name);
-    else this.marked.delete(hit.id);
-    keep("marked", [...this.marked]);
-    const item = this.pages.list.querySelector(`[data-id="${CSS.escape(hit.id)}"]`);
-    item?.classList.toggle("right", right);
-    if (item) item.querySelector("input").checked = right;
-    this.showMarked();
-    announce(`${this.marked.size} marked as right`);
-  }
-
-  showMarked() {
-    const ids = [...this.marked.keys()];
-    this.bar.hidden = !ids.length;
-    const inForce = String(ids) === String(read().relevant);
-    this.bar.replaceChildren(
-      el("p", {}, `${ids.length} marked as right`),
-      el("button.primary", { type: "button", disabled: inForce, onclick: () => go({ relevant: ids, view: "" }) }, "Search again with these"),
-      el("button", { type: "button", onclick: () => this.clear() }, "Clear"),
-    );
-  }
-
-  clear() {
-    this.marked.clear();
-    keep("marked", []);
-    for (const item of this.pages.list.children) {
-      item.classList.remove("right");
-      item.querySelector("input").checked = false;
-    }
-    this.showMarked();
-    this.title.focus();
   }
 
   /** Asks again for what is in the address, where the collection has changed. */
@@ -264,10 +242,9 @@ export class Results {
 
   /** A picture was taken out of the collection. */
   taken(id) {
-    this.marked.delete(id);
     this.pages.remove(id);
+    if (this.marked.has(id)) this.marked.set(id, false);
     this.plotted = "";
-    this.showMarked();
     this.changed();
     this.plot(read());
   }

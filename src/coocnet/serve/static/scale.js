@@ -91,11 +91,13 @@ export class Scale {
     const paint = ticks.getContext("2d");
     const colours = getComputedStyle(ticks);
     paint.scale(dense, dense);
+    // Where many lie close together, it shows as density.
+    paint.globalAlpha = 0.7;
     for (const value of similarities) {
       const shown = cut === null || cut === undefined || value >= cut;
       paint.fillStyle = colours.getPropertyValue(shown ? "--tick-in" : "--tick-out");
       const x = Math.round(Math.min(Math.max(value, 0), 1) * (width - 2));
-      paint.fillRect(x, shown ? 0 : height * 0.4, 2, height);
+      paint.fillRect(x, shown ? 0 : height * 0.4, 1.5, height);
     }
   }
 }

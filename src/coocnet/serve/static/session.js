@@ -50,6 +50,7 @@ function ask() {
 }
 
 dialog.addEventListener("cancel", (event) => event.preventDefault());
+dialog.addEventListener("close", () => asking && openDialog(dialog));
 onUnauthorised(ask);
 
 /** Exchanges a token in the address for a session, and takes it out of the address before anything else is done. */

@@ -51,10 +51,19 @@ export function onChange(listen) {
 
 /** @param {Partial<State>} change @param {{replace?: boolean}} [options] */
 export function go(change, { replace = false } = {}) {
-  const target = address({ ...read(), ...change });
-  if (replace) history.replaceState(history.state, "", target);
-  else history.pushState(null, "", target);
+  const before = read();
+  const after = { ...before, ...change };
+  // What is noted belongs to the search, so opening a comparison takes it along.
+  const noted = searchKey(before) === searchKey(after) ? { ...history.state, opened: Boolean(after.view) } : null;
+  if (replace) history.replaceState(history.state, "", address(after));
+  else history.pushState(noted, "", address(after));
   listener(read());
+}
+
+/** Closes the comparison: back to where it was opened, so that "back" does not open it again. */
+export function leaveView() {
+  if (note("opened")) history.back();
+  else go({ view: "", mode: "" }, { replace: true });
 }
 
 /** A new search: all that belonged to the one before goes. @param {Partial<State>} source */

@@ -9,7 +9,7 @@ const RUNNING = ["waiting", "running"];
 let following = null;
 let ended = () => {};
 
-/** @param {() => void} act what is done when the collection may have changed */
+/** @param {() => void} act what is done when the collection has changed */
 export function onSynchronised(act) {
   ended = act;
 }
@@ -98,7 +98,8 @@ function end(job) {
     const why = job.problem?.detail ?? job.problem?.title ?? job.problem ?? "no reason was given";
     notify(`The update failed: ${why}`, { kind: "problem", lasting: true });
   } else notify(`${job.state === "stopped" ? "The update was stopped; what was described is stored" : "The collection is up to date"}. ${summary(job.report)}`);
-  ended();
+  const { added = 0, updated = 0, dropped = 0 } = job.report ?? {};
+  if (added + updated + dropped) ended();
 }
 
 /** @param {Record<string, any>|null} report */
