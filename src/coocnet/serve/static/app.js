@@ -8,7 +8,7 @@ import { openPanel } from "./panel.js";
 import { Results } from "./results.js";
 import { announce, complain } from "./say.js";
 import { takeTokenFromAddress } from "./session.js";
-import { follow, go, onChange, read } from "./state.js";
+import { follow, home, onChange, read } from "./state.js";
 import { followRunning, onSynchronised } from "./sync.js";
 
 const start = document.getElementById("start");
@@ -38,7 +38,7 @@ async function main() {
   onChange((state) => show(state, { collection, results, compare }));
   document.getElementById("about").addEventListener("click", () => openPanel(loadInfo, () => refresh().then(() => results.again(), complain)));
   document.querySelector(".brand").addEventListener("click", (event) =>
-    follow(event, () => go({ picture: "", upload: "", box: null, relevant: [], view: "", mode: "", contains: "" })));
+    follow(event, home));
   await show(read(), { collection, results, compare }, true);
   followRunning().catch(complain);
 }

@@ -60,6 +60,12 @@ export function go(change, { replace = false } = {}) {
   listener(read());
 }
 
+/** To the start, with nothing left over. */
+export function home() {
+  history.pushState(null, "", location.pathname);
+  listener(read());
+}
+
 /** Closes the comparison: back to where it was opened, so that "back" does not open it again. */
 export function leaveView() {
   if (note("opened")) history.back();

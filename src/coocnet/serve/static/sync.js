@@ -110,7 +110,7 @@ function summary(report) {
     [report.updated, "changed"],
     [report.recognised, "recognised"],
     [report.dropped, "gone"],
-    [report.skipped, "skipped"],
+    [report.skipped?.length ?? report.skipped, "skipped"],
   ].filter(([count]) => count);
   return parts.length ? `${parts.map(([count, what]) => `${count} ${what}`).join(", ")}.` : "Nothing had changed.";
 }
