@@ -62,7 +62,7 @@ export async function request(path, { method = "GET", body, query = {}, signal, 
     options.body = raw ? body : JSON.stringify(body);
     options.headers["Content-Type"] = raw ? body.type || "application/octet-stream" : "application/json";
   }
-  for (let failures = 0; ; ) {
+  for (let failures = 0; ;) {
     let response;
     try {
       response = await fetch(address, options);
@@ -83,9 +83,12 @@ export async function request(path, { method = "GET", body, query = {}, signal, 
     }
     if ((response.status === 429 || response.status === 503) && failures++ < PATIENCE_S.length) {
       const seconds = Number(response.headers.get("Retry-After")) || PATIENCE_S[failures - 1];
-      const said = notify(`The server is busy. Trying again in ${seconds} ${seconds === 1 ? "second" : "seconds"}.`, {
-        lasting: true,
-      });
+      const said = notify(
+        `The server is busy. Trying again in ${seconds} ${seconds === 1 ? "second" : "seconds"}.`,
+        {
+          lasting: true,
+        },
+      );
       try {
         await pause(seconds, signal);
       } finally {

@@ -36,9 +36,12 @@ async function main() {
   results.changed = () => loadInfo().then((now) => collection.refresh(now), complain);
   onSynchronised(() => refresh().catch(complain));
   onChange((state) => show(state, { collection, results, compare }));
-  document.getElementById("about").addEventListener("click", () => openPanel(loadInfo, () => refresh().then(() => results.again(), complain)));
-  document.querySelector(".brand").addEventListener("click", (event) =>
-    follow(event, home));
+  document
+    .getElementById("about")
+    .addEventListener("click", () =>
+      openPanel(loadInfo, () => refresh().then(() => results.again(), complain)),
+    );
+  document.querySelector(".brand").addEventListener("click", (event) => follow(event, home));
   await show(read(), { collection, results, compare }, true);
   followRunning().catch(complain);
 }
@@ -66,7 +69,8 @@ async function show(state, { collection, results, compare }, first = false) {
   const fresh = results.query?.id !== source;
   if (fresh) scrollTo(0, 0);
   await results.show(state);
-  if (fresh && !first && !compare.open) document.getElementById("found-title")?.focus({ preventScroll: true });
+  if (fresh && !first && !compare.open)
+    document.getElementById("found-title")?.focus({ preventScroll: true });
   if (state.view && results.query) await compare.show(state);
   else if (!state.view && results.query) results.retitle();
 }

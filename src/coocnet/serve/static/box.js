@@ -1,4 +1,4 @@
-/** A part of a picture: drawn with mouse, pen or finger, or moved with the keys. Coordinates are the whole picture's. */
+/** A part of a picture: drawn with mouse, pen or finger, or moved with the keys; in pixels of the whole picture. */
 
 import { debounced, el } from "./dom.js";
 import { announce } from "./say.js";
@@ -69,7 +69,9 @@ export class BoxPicker {
     const ordered = (a, b, most) => {
       const low = clamp(Math.min(a, b), most);
       const high = clamp(Math.max(a, b), most);
-      return high - low >= LEAST_PX ? [low, high] : [Math.max(0, Math.min(low, most - LEAST_PX)), Math.min(most, low + LEAST_PX)];
+      return high - low >= LEAST_PX
+        ? [low, high]
+        : [Math.max(0, Math.min(low, most - LEAST_PX)), Math.min(most, low + LEAST_PX)];
     };
     const [left, right] = ordered(x1, x2, this.width);
     const [top, bottom] = ordered(y1, y2, this.height);

@@ -52,7 +52,10 @@ export class Collection {
     this.pages = new Pages({
       label: "Pictures of the collection",
       load: async (offset, signal) => {
-        const { total, pictures } = await request("pictures", { query: { offset, limit: PAGE, contains }, signal });
+        const { total, pictures } = await request("pictures", {
+          query: { offset, limit: PAGE, contains },
+          signal,
+        });
         this.total = total;
         return { items: pictures, more: offset + pictures.length < total };
       },
@@ -60,7 +63,8 @@ export class Collection {
       loaded: (shown) => this.tell(shown, contains),
     });
     await this.pages.next();
-    if (this.shownFor === contains) this.space.replaceChildren(this.total || contains ? this.pages.element : this.empty());
+    if (this.shownFor === contains)
+      this.space.replaceChildren(this.total || contains ? this.pages.element : this.empty());
   }
 
   /** Pictures came or went: what is shown is asked for anew. */
@@ -79,8 +83,12 @@ export class Collection {
   }
 
   empty() {
-    return el("div.empty", {}, el("p.big", {}, "There is no picture in this collection yet."),
-      el("p", {}, "“This collection” above can bring it up to date with its folder."));
+    return el(
+      "div.empty",
+      {},
+      el("p.big", {}, "There is no picture in this collection yet."),
+      el("p", {}, "“This collection” above can bring it up to date with its folder."),
+    );
   }
 
   tile(picture) {
@@ -92,6 +100,10 @@ export class Collection {
       },
       photograph(picture),
     );
-    return tile(picture, link, el("p.name", { title: picture.name, "aria-hidden": "true" }, picture.name.split("/").pop()));
+    return tile(
+      picture,
+      link,
+      el("p.name", { title: picture.name, "aria-hidden": "true" }, picture.name.split("/").pop()),
+    );
   }
 }

@@ -4,7 +4,8 @@ import { request, thumbnail } from "./api.js";
 import { controls } from "./comparecontrols.js";
 import { el } from "./dom.js";
 import { Matches } from "./matches.js";
-import { cellBelow, paintBar, paintMap, paintPart, ramp, scaleOf, signed } from "./overlay.js";
+import { ramp, scaleOf, signed } from "./overlay.js";
+import { legend, Pane } from "./pane.js";
 import { imageOf, withUpload } from "./query.js";
 import { two } from "./scale.js";
 import { announce, closeDialog, complain, openDialog } from "./say.js";
@@ -15,6 +16,7 @@ const LEGENDS = {
   activation: "How strongly the network fires in each cell",
   cooccurrence: "How strongly other channels fire around each cell",
 };
+const ALONE = "Shown for the query alone: what it was expanded with, and re-ranking, are left out.";
 
 export class Compare {
   /** @param {HTMLDialogElement} dialog @param {import("./results.js").Results} results @param {any} info */
@@ -51,7 +53,9 @@ export class Compare {
     const { signal } = this.stopped;
     const known = this.results.hits.find((hit) => hit.id === state.view);
     try {
-      const result = known?.width ? known : { ...known, ...(await request(`pictures/${state.view}`, { signal })) };
+      const result = known?.width
+        ? known
+        : { ...known, ...(await request(`pictures/${state.view}`, { signal })) };
       if (this.key !== key) return;
       this.build(state, result);
       openDialog(this.dialog);
@@ -80,58 +84,60 @@ export class Compare {
     const { query } = this.results;
     this.result = result;
     this.answers.clear();
-    const side = (name, picture, sources) => {
-      const canvas = el("canvas.overlay", { "aria-hidden": "true" });
-      const image = el("img", {
-        src: sources[0],
-        srcset: `${sources[0]} 1x, ${sources[1]} 2x`,
-        alt: `${name}: ${picture.name}`,
-        width: picture.width ?? 4,
-        height: picture.height ?? 3,
-        decoding: "async",
-      });
-      const frame = el("div.frame", { style: { "--aspect": (picture.width ?? 4) / (picture.height ?? 3) } }, image, canvas);
-      image.addEventListener("load", () => {
-        if (!picture.width) frame.style.setProperty("--aspect", image.naturalWidth / image.naturalHeight);
-        this.repaint();
-      });
-      return { frame, canvas, picture, element: el("figure.pane", {}, frame, el("figcaption", {}, el("strong", {}, name), " ", el("span.name", { title: picture.name }, picture.name))) };
+    this.readout = el("p.readout", { "aria-hidden": "true" });
+    const options = {
+      loaded: () => this.repaint(),
+      read: (words) => {
+        this.readout.textContent = words;
+      },
     };
-    this.sides = [
-      side("Query", query, [imageOf(query, 1280), imageOf(query, 2048)]),
-      side("Result", result, [thumbnail(result.id, 1280), thumbnail(result.id, 2048)]),
+    const dense = (image) => [image(1280), image(2048)];
+    this.panes = [
+      new Pane(
+        "Query",
+        query,
+        dense((size) => imageOf(query, size)),
+        options,
+      ),
+      new Pane(
+        "Result",
+        result,
+        dense((size) => thumbnail(result.id, size)),
+        options,
+      ),
     ];
     this.box = state.box;
-    this.table = el("div.panes", {}, ...this.sides.map((s) => s.element));
-    this.matches = new Matches(this.table, this.sides.map((s) => s.frame));
+    this.table = el("div.panes", {}, ...this.panes.map((pane) => pane.element));
+    const frames = this.panes.map((pane) => pane.frame);
+    this.matches = new Matches(this.table, frames);
     this.title = el("h2", { id: "compare-title", tabindex: "-1" });
-    this.title.textContent = result.rank ? `Number ${result.rank}, similarity ${two(result.similarity)}` : "Comparison";
+    this.title.textContent = result.rank
+      ? `Number ${result.rank}, similarity ${two(result.similarity)}`
+      : "Comparison";
     this.sentence = el("p.sentence", { role: "status", "aria-live": "polite" });
     this.notes = el("ul.notes");
     this.legend = el("div.legend");
-    this.readout = el("p.readout", { "aria-hidden": "true" });
     this.controls = controls(this);
     this.dialog.replaceChildren(
       el("header.compare-head", {}, this.title, this.controls.steps, this.controls.close),
-      el("div.compare-body", {},
+      el(
+        "div.compare-body",
+        {},
         el("div", {}, this.table, this.readout),
-        el("div.compare-side", {}, this.controls.modes, this.controls.opacity, this.legend, this.sentence, this.matches.list, this.notes, this.controls.actions)),
+        el(
+          "div.compare-side",
+          {},
+          this.controls.modes,
+          this.controls.opacity,
+          this.legend,
+          this.sentence,
+          this.matches.list,
+          this.notes,
+          this.controls.actions,
+        ),
+      ),
     );
-    this.sides.forEach((s, i) => this.readCells(s, i));
     document.title = `${result.name} compared · coocnet`;
-  }
-
-  readCells({ frame }, i) {
-    frame.addEventListener("pointermove", (event) => {
-      const map = this.maps?.[i];
-      const { left, top, width, height } = frame.getBoundingClientRect();
-      const cell = map && cellBelow(map, event.clientX - left, event.clientY - top, width, height);
-      const value = cell && map.values[cell[0] * map.columns + cell[1]];
-      this.readout.textContent = cell ? `Row ${cell[0] + 1}, column ${cell[1] + 1}: ${value >= 0 ? "+" : "−"}${Math.abs(value).toPrecision(3)}` : "";
-    });
-    frame.addEventListener("pointerleave", () => {
-      this.readout.textContent = "";
-    });
   }
 
   /** What the server says of this pair in a mode; asked once. */
@@ -144,7 +150,8 @@ export class Compare {
       const asked = withUpload({ upload }, () =>
         mode === "matched"
           ? request("explanation", { query: { ...source, result: this.result.id }, signal })
-          : Promise.all([heat(source), heat({ picture: this.result.id })]));
+          : Promise.all([heat(source), heat({ picture: this.result.id })]),
+      );
       asked.catch(() => this.answers.delete(mode));
       this.answers.set(mode, asked);
     }
@@ -155,7 +162,7 @@ export class Compare {
     const { mode } = this;
     this.lastMode = mode;
     this.controls.mark(mode);
-    this.maps = null;
+    for (const pane of this.panes) pane.map = null;
     this.matches.clear();
     this.notes.replaceChildren();
     this.legend.replaceChildren();
@@ -169,7 +176,6 @@ export class Compare {
       const key = this.key;
       const answer = await this.ask(mode);
       if (this.key !== key || this.mode !== mode) return;
-      this.answer = answer;
       if (mode === "matched") this.explained(answer);
       else this.heated(answer, mode);
       this.repaint();
@@ -182,48 +188,40 @@ export class Compare {
     }
   }
 
+  /** Lays the two maps over the pictures, on one scale. */
+  lay(maps, words, colour, from) {
+    const scale = scaleOf(...maps);
+    this.panes.forEach((pane, i) => {
+      pane.map = maps[i];
+    });
+    this.colours = { scale, colour };
+    this.legend.replaceChildren(...legend(words, colour, { from, scale }));
+  }
+
   explained(answer) {
-    this.maps = [answer.query, answer.result];
-    this.scale = scaleOf(...this.maps);
-    const { similarity, constant } = answer;
-    const shared = constant
-      ? ` Of it, ${constant.toFixed(3)} comes from what all pictures of the collection have in common, and ${(similarity - constant).toFixed(3)} from what the colours show.`
-      : "";
-    this.sentence.textContent = `Similarity ${similarity.toFixed(3)}.${shared}`;
-    this.explainColours("Orange raises the similarity, blue lowers it", signed, -1);
+    const { similarity, constant, notes } = answer;
+    this.lay([answer.query, answer.result], "Orange raises the similarity, blue lowers it", signed, -1);
+    this.sentence.textContent = [
+      `Similarity ${similarity.toFixed(3)}.`,
+      constant &&
+        `Of it, ${constant.toFixed(3)} comes from what all pictures of the collection have in common,`,
+      constant && `and ${(similarity - constant).toFixed(3)} from what the colours show.`,
+    ]
+      .filter(Boolean)
+      .join(" ");
     const { relevant, expansion, reranking } = read();
-    const notes = [...answer.notes];
-    if (relevant.length || expansion || reranking) notes.push("Shown for the query alone: what it was expanded with, and re-ranking, are left out.");
-    this.notes.replaceChildren(...notes.map((note) => el("li", {}, note)));
+    const alone = relevant.length || expansion || reranking ? [ALONE] : [];
+    this.notes.replaceChildren(...[...notes, ...alone].map((note) => el("li", {}, note)));
     this.matches.show(answer);
   }
 
   heated(maps, mode) {
-    this.maps = maps;
-    this.scale = scaleOf(...maps);
     this.sentence.textContent = "";
-    this.explainColours(LEGENDS[mode], ramp, 0);
-  }
-
-  /** The legend: one scale for both pictures, with its numbers. */
-  explainColours(words, colour, from) {
-    const bar = el("canvas.scale-bar", { "aria-hidden": "true" });
-    paintBar(bar, colour, from);
-    const number = (value) => (value === 0 ? "0" : `${value < 0 ? "−" : from ? "+" : ""}${Math.abs(value).toPrecision(2)}`);
-    this.legend.replaceChildren(
-      el("p", {}, words, "."),
-      bar,
-      el("p.ends", {}, ...(from ? [-1, 0, 1] : [0, 0.5, 1]).map((share) => el("span", {}, number(share * this.scale)))),
-    );
+    this.lay(maps, LEGENDS[mode], ramp, 0);
   }
 
   repaint() {
-    const { mode } = this;
-    this.sides?.forEach(({ canvas, picture }, i) => {
-      const map = this.maps?.[i];
-      if (map && mode !== "photographs") paintMap(canvas, map, { scale: this.scale, colour: mode === "matched" ? signed : ramp });
-      else paintPart(canvas, { box: i ? null : this.box, width: picture.width, height: picture.height });
-    });
+    this.panes?.forEach((pane, i) => pane.paint(this.colours, i ? null : this.box));
     this.matches?.draw();
   }
 
@@ -235,7 +233,9 @@ export class Compare {
 
   keyed(event) {
     const by = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
-    if (!by || event.altKey || event.ctrlKey || event.metaKey || event.target.matches("input:not([type=checkbox])")) return;
+    const modified = event.altKey || event.ctrlKey || event.metaKey;
+    // Arrow keys belong to the radio buttons and the slider where these have the focus.
+    if (!by || modified || event.target.matches("input:not([type=checkbox])")) return;
     event.preventDefault();
     this.step(by);
   }

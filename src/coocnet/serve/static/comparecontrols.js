@@ -17,11 +17,34 @@ let strength = 0.8;
 export function controls(compare) {
   const { result, results, info } = compare;
   const step = (by, label, path) =>
-    el("button.quiet", { type: "button", "aria-label": label, "aria-keyshortcuts": by < 0 ? "ArrowLeft" : "ArrowRight", onclick: () => compare.step(by) }, icon(path));
+    el(
+      "button.quiet",
+      {
+        type: "button",
+        "aria-label": label,
+        "aria-keyshortcuts": by < 0 ? "ArrowLeft" : "ArrowRight",
+        onclick: () => compare.step(by),
+      },
+      icon(path),
+    );
   const { modes, mark } = modesOf(compare);
   return {
-    steps: el("div.steps", {}, step(-1, "Previous result", ICONS.previous), step(1, "Next result", ICONS.next)),
-    close: el("button.quiet", { type: "button", "aria-label": "Close", "aria-keyshortcuts": "Escape", onclick: () => compare.leave() }, icon(ICONS.close)),
+    steps: el(
+      "div.steps",
+      {},
+      step(-1, "Previous result", ICONS.previous),
+      step(1, "Next result", ICONS.next),
+    ),
+    close: el(
+      "button.quiet",
+      {
+        type: "button",
+        "aria-label": "Close",
+        "aria-keyshortcuts": "Escape",
+        onclick: () => compare.leave(),
+      },
+      icon(ICONS.close),
+    ),
     modes,
     mark,
     opacity: opacity(compare),
@@ -29,8 +52,19 @@ export function controls(compare) {
       "div.actions",
       {},
       right(result, results),
-      el("button", { type: "button", onclick: () => search({ picture: result.id }) }, icon(ICONS.similar), "Find similar from here"),
-      el("a.button", { href: original(result.id), target: "_blank", rel: "noopener" }, icon(ICONS.open), "Open the original", el("span.unseen", {}, " (in a new tab)")),
+      el(
+        "button",
+        { type: "button", onclick: () => search({ picture: result.id }) },
+        icon(ICONS.similar),
+        "Find similar from here",
+      ),
+      el(
+        "a.button",
+        { href: original(result.id), target: "_blank", rel: "noopener" },
+        icon(ICONS.open),
+        "Open the original",
+        el("span.unseen", {}, " (in a new tab)"),
+      ),
       info.can_write && takeOut(compare),
     ),
   };
@@ -38,12 +72,24 @@ export function controls(compare) {
 
 function modesOf(compare) {
   const radios = {};
-  const labels = MODES.filter(([mode]) => mode !== "matched" || compare.info.explains).map(([mode, label]) => {
-    radios[mode] = el("input", { type: "radio", name: "mode", value: mode, onchange: () => go({ mode }, { replace: true }) });
-    return el("label.choice", {}, radios[mode], el("span", {}, label));
-  });
+  const labels = MODES.filter(([mode]) => mode !== "matched" || compare.info.explains).map(
+    ([mode, label]) => {
+      radios[mode] = el("input", {
+        type: "radio",
+        name: "mode",
+        value: mode,
+        onchange: () => go({ mode }, { replace: true }),
+      });
+      return el("label.choice", {}, radios[mode], el("span", {}, label));
+    },
+  );
   return {
-    modes: el("fieldset.modes", {}, el("legend.unseen", {}, "Shown over the pictures"), el("div.choices", {}, ...labels)),
+    modes: el(
+      "fieldset.modes",
+      {},
+      el("legend.unseen", {}, "Shown over the pictures"),
+      el("div.choices", {}, ...labels),
+    ),
     mark: (mode) => {
       radios[mode].checked = true;
       compare.dialog.dataset.mode = mode;
@@ -52,7 +98,14 @@ function modesOf(compare) {
 }
 
 function opacity({ table }) {
-  const range = el("input", { type: "range", min: 0, max: 1, step: 0.05, value: strength, "aria-label": "Opacity of the colours" });
+  const range = el("input", {
+    type: "range",
+    min: 0,
+    max: 1,
+    step: 0.05,
+    value: strength,
+    "aria-label": "Opacity of the colours",
+  });
   const apply = () => {
     strength = Number(range.value);
     table.style.setProperty("--strength", strength);
@@ -76,8 +129,13 @@ function takeOut(compare) {
   const start = el("button", { type: "button" }, icon(ICONS.bin), "Take out of the collection");
   const keepIt = el("button", { type: "button" }, "Keep it");
   const sure = el("button.danger", { type: "button" }, "Take it out");
-  const asked = el("div.confirm", { role: "group", "aria-label": "Take this picture out?", hidden: true },
-    el("p", {}, "The index forgets this picture and later updates leave it out. The file stays where it is."), sure, keepIt);
+  const asked = el(
+    "div.confirm",
+    { role: "group", "aria-label": "Take this picture out?", hidden: true },
+    el("p", {}, "The index forgets this picture and later updates leave it out. The file stays where it is."),
+    sure,
+    keepIt,
+  );
   start.addEventListener("click", () => {
     start.hidden = true;
     asked.hidden = false;
@@ -94,7 +152,10 @@ function takeOut(compare) {
       await request(`pictures/${result.id}`, { method: "DELETE" });
       compare.leave();
       results.taken(result.id);
-      notify(`${result.name} is out of the collection.`, { action: "Undo", act: () => putBack(result, results) });
+      notify(`${result.name} is out of the collection.`, {
+        action: "Undo",
+        act: () => putBack(result, results),
+      });
     } catch (error) {
       sure.disabled = false;
       complain(error);

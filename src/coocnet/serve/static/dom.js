@@ -28,13 +28,21 @@ function furnish(node, attributes, children) {
       node.setAttribute(key, value === true ? "" : String(value));
     }
   }
-  node.append(...children.filter((child) => child !== null && child !== undefined && child !== false).map((c) => (c instanceof Node ? c : String(c))));
+  node.append(
+    ...children
+      .filter((child) => child !== null && child !== undefined && child !== false)
+      .map((c) => (c instanceof Node ? c : String(c))),
+  );
   return node;
 }
 
 /** A line icon of 24 × 24; what it means is said by the button that holds it. */
 export function icon(path) {
-  return svg("svg", { viewBox: "0 0 24 24", "aria-hidden": "true", focusable: "false" }, svg("path", { d: path }));
+  return svg(
+    "svg",
+    { viewBox: "0 0 24 24", "aria-hidden": "true", focusable: "false" },
+    svg("path", { d: path }),
+  );
 }
 
 export const ICONS = {

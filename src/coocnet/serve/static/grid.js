@@ -40,10 +40,17 @@ export function photograph({ id, name, width, height }, { eager = false } = {}) 
 
 /** One place in the grid; `parts` come below the picture. */
 export function tile(picture, link, ...parts) {
-  const item = el("li.tile", { style: { "--aspect": aspect(picture.width, picture.height) } }, link, ...parts);
+  const item = el(
+    "li.tile",
+    { style: { "--aspect": aspect(picture.width, picture.height) } },
+    link,
+    ...parts,
+  );
   if (!picture.width) {
     const image = link.querySelector("img");
-    image.addEventListener("load", () => item.style.setProperty("--aspect", aspect(image.naturalWidth, image.naturalHeight)));
+    image.addEventListener("load", () =>
+      item.style.setProperty("--aspect", aspect(image.naturalWidth, image.naturalHeight)),
+    );
   }
   item.dataset.id = picture.id;
   return item;
@@ -63,7 +70,11 @@ export class Pages {
     this.items = [];
     this.more = true;
     this.list = el("ol.grid", { role: "list", "aria-label": label });
-    this.button = el("button.more", { type: "button", hidden: true, onclick: () => this.next({ focus: true }) }, "Load more");
+    this.button = el(
+      "button.more",
+      { type: "button", hidden: true, onclick: () => this.next({ focus: true }) },
+      "Load more",
+    );
     this.stopped = new AbortController();
     this.sentinel = new IntersectionObserver(
       (entries) => entries.some((entry) => entry.isIntersecting) && this.next(),

@@ -18,9 +18,13 @@ async function send(file, signal) {
 async function take(file, limits) {
   if (limits?.upload_bytes && file.size > limits.upload_bytes) {
     const mib = (bytes) => `${(bytes / 2 ** 20).toFixed(1)} MiB`;
-    complain(new Problem({
-      detail: `${file.name || "The picture"} has ${mib(file.size)}; this server takes ${mib(limits.upload_bytes)} at most. A smaller copy finds the same.`,
-    }));
+    complain(
+      new Problem({
+        detail:
+          `${file.name || "The picture"} has ${mib(file.size)}; this server takes ` +
+          `${mib(limits.upload_bytes)} at most. A smaller copy finds the same.`,
+      }),
+    );
     return;
   }
   sending?.abort();
@@ -29,7 +33,15 @@ async function take(file, limits) {
   const said = notify(`Sending ${file.name || "the picture"} …`, { lasting: true });
   try {
     const { id, width, height, picture } = await send(file, signal);
-    await keepFile({ id, width, height, picture, name: file.name || `photograph.${file.type.split("/").pop() || "jpg"}`, file, at: Date.now() });
+    await keepFile({
+      id,
+      width,
+      height,
+      picture,
+      name: file.name || `photograph.${file.type.split("/").pop() || "jpg"}`,
+      file,
+      at: Date.now(),
+    });
     if (!signal.aborted) search({ upload: id });
   } catch (error) {
     complain(error);
@@ -53,7 +65,10 @@ export function acceptFiles(limits) {
   const first = (files) => {
     const file = [...files].find((f) => f.type.startsWith("image/") || !f.type);
     if (file) take(file, limits());
-    else if (files.length) complain(new Problem({ detail: `${files[0].name} is no picture. A photograph is needed to search with.` }));
+    else if (files.length)
+      complain(
+        new Problem({ detail: `${files[0].name} is no picture. A photograph is needed to search with.` }),
+      );
   };
   chooser.addEventListener("change", () => {
     first(chooser.files);

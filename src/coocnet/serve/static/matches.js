@@ -39,7 +39,7 @@ export class Matches {
     this.pinned = -1;
     this.list.replaceChildren(
       ...matches.map((match, i) => {
-        const share = similarity > 0 ? ` · ${(100 * match.contribution / similarity).toFixed(1)} %` : "";
+        const share = similarity > 0 ? ` · ${((100 * match.contribution) / similarity).toFixed(1)} %` : "";
         const button = el(
           "button.match",
           {
@@ -64,7 +64,9 @@ export class Matches {
 
   pin(i) {
     this.pinned = this.pinned === i ? -1 : i;
-    [...this.list.querySelectorAll("button")].forEach((button, n) => button.setAttribute("aria-pressed", String(n === this.pinned)));
+    [...this.list.querySelectorAll("button")].forEach((button, n) =>
+      button.setAttribute("aria-pressed", String(n === this.pinned)),
+    );
     this.highlight(this.pinned);
   }
 

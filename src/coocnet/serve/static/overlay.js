@@ -8,7 +8,13 @@
 const RAISES = [255, 138, 0];
 const LOWERS = [20, 90, 220];
 // Brightness rises along the ramp, so that it can be read without seeing colours.
-const RAMP = [[12, 8, 38], [86, 15, 109], [187, 55, 84], [249, 142, 9], [252, 255, 164]];
+const RAMP = [
+  [12, 8, 38],
+  [86, 15, 109],
+  [187, 55, 84],
+  [249, 142, 9],
+  [252, 255, 164],
+];
 
 /** @param {number} share −1 … 1 of the scale @returns {number[]} red, green, blue, alpha (0 … 255) */
 export function signed(share) {
@@ -19,11 +25,15 @@ export function signed(share) {
 export function ramp(share) {
   const at = Math.min(Math.max(share, 0), 1) * (RAMP.length - 1);
   const low = Math.min(Math.floor(at), RAMP.length - 2);
-  return [...RAMP[low].map((value, i) => Math.round(value + (RAMP[low + 1][i] - value) * (at - low))), Math.round(150 + 20 * at)];
+  return [
+    ...RAMP[low].map((value, i) => Math.round(value + (RAMP[low + 1][i] - value) * (at - low))),
+    Math.round(150 + 20 * at),
+  ];
 }
 
 /** The largest magnitude of several maps: the one scale that makes them comparable. */
-export const scaleOf = (...maps) => maps.reduce((top, { values }) => values.reduce((m, v) => Math.max(m, Math.abs(v)), top), 0) || 1;
+export const scaleOf = (...maps) =>
+  maps.reduce((top, { values }) => values.reduce((m, v) => Math.max(m, Math.abs(v)), top), 0) || 1;
 
 /**
  * @param {HTMLCanvasElement} canvas lies over the whole picture
@@ -52,7 +62,8 @@ export function paintMap(canvas, map, { scale, colour }) {
 /** Nothing but the part that was searched for. */
 export function paintPart(canvas, { box, width: pictureWidth, height: pictureHeight }) {
   const { paint, width, height } = fresh(canvas);
-  if (box) shade(paint, place({ box, width: pictureWidth, height: pictureHeight }, width, height), width, height);
+  if (box)
+    shade(paint, place({ box, width: pictureWidth, height: pictureHeight }, width, height), width, height);
 }
 
 function fresh(canvas) {

@@ -10,7 +10,11 @@ const number = new Intl.NumberFormat("en");
 const when = (moment) => {
   const date = new Date(typeof moment === "number" ? moment * 1000 : moment);
   return moment && !Number.isNaN(date.getTime())
-    ? el("time", { datetime: date.toISOString() }, date.toLocaleString("en", { dateStyle: "medium", timeStyle: "short" }))
+    ? el(
+        "time",
+        { datetime: date.toISOString() },
+        date.toLocaleString("en", { dateStyle: "medium", timeStyle: "short" }),
+      )
     : "never";
 };
 const size = (bytes) => {
@@ -23,9 +27,16 @@ const row = (label, ...value) => el("div", {}, el("dt", {}, label), el("dd", {},
 
 /** Opens the panel. @param {() => Promise<any>} load the index as it is now @param {() => void} changed */
 export async function openPanel(load, changed) {
-  const close = el("button.quiet", { type: "button", "aria-label": "Close", onclick: () => closeDialog(dialog) }, icon(ICONS.close));
+  const close = el(
+    "button.quiet",
+    { type: "button", "aria-label": "Close", onclick: () => closeDialog(dialog) },
+    icon(ICONS.close),
+  );
   const space = el("div.panel-body", {}, el("p.muted", {}, "Loading …"));
-  dialog.replaceChildren(el("header", {}, el("h2", { id: "panel-title", tabindex: "-1" }, "This collection"), close), space);
+  dialog.replaceChildren(
+    el("header", {}, el("h2", { id: "panel-title", tabindex: "-1" }, "This collection"), close),
+    space,
+  );
   openDialog(dialog);
   try {
     const info = await load();
@@ -42,31 +53,72 @@ dialog.addEventListener("click", (event) => {
 
 function contents(info) {
   const { recipe } = info;
-  const update = el("button.primary", { type: "button", disabled: isSyncing() }, isSyncing() ? "Being updated …" : "Update");
+  const update = el(
+    "button.primary",
+    { type: "button", disabled: isSyncing() },
+    isSyncing() ? "Being updated …" : "Update",
+  );
   update.addEventListener("click", async () => {
     update.disabled = true;
     if (await startSync()) closeDialog(dialog);
     else update.disabled = false;
   });
+  const made = [recipe.backbone, recipe.pooling, `${recipe.size_px} px`, `${recipe.dim} numbers`];
+  const different = info.contents === info.pictures ? "" : ` (${number.format(info.contents)} different)`;
+  const recall = info.recall === null ? "" : `; finds ${(info.recall * 100).toFixed(1)} % of the ten nearest`;
   return [
-    el("dl.facts", {},
+    el(
+      "dl.facts",
+      {},
       row("Name", info.name),
-      row("Pictures", `${number.format(info.pictures)}${info.contents === info.pictures ? "" : ` (${number.format(info.contents)} different)`}`),
-      row("Recipe", recipe.name, el("span.muted", {}, ` ${[recipe.backbone, recipe.pooling, `${recipe.size_px} px`, `${recipe.dim} numbers`].join(" · ")}`)),
+      row("Pictures", number.format(info.pictures), different),
+      row("Recipe", recipe.name, el("span.muted", {}, ` ${made.join(" · ")}`)),
       row("Fingerprint", el("code", {}, recipe.fingerprint)),
       row("Whitening", whitening(info.whitening)),
-      row("Search", info.search === "exact" ? "exact" : `approximate${info.recall === null ? "" : `; finds ${(info.recall * 100).toFixed(1)} % of the ten nearest`}`),
+      row("Search", info.search, recall),
       row("Line learned", info.auto_threshold === null ? "none yet" : info.auto_threshold.toFixed(2)),
       row("Size of the index", size(info.size_bytes)),
       row("Made", when(info.made)),
-      row("coocnet", info.version)),
+      row("coocnet", info.version),
+    ),
     el("h3", {}, info.folders.length === 1 ? "Its folder" : "Its folders"),
-    el("div.scroll", { tabindex: "0", role: "region", "aria-label": "Folders" },
-      el("table", {},
-        el("thead", {}, el("tr", {}, ...["Folder", "Pictures", "Brought up to date"].map((t) => el("th", { scope: "col" }, t)))),
-        el("tbody", {}, ...info.folders.map((folder) =>
-          el("tr", {}, el("th", { scope: "row" }, folder.name), el("td.number", {}, number.format(folder.pictures)), el("td", {}, when(folder.synchronised))))))),
-    info.can_write && el("p.row", {}, update, el("span.muted", {}, "Finds what is new, changed or gone. Your photographs are only read.")),
+    el(
+      "div.scroll",
+      { tabindex: "0", role: "region", "aria-label": "Folders" },
+      el(
+        "table",
+        {},
+        el(
+          "thead",
+          {},
+          el(
+            "tr",
+            {},
+            ...["Folder", "Pictures", "Brought up to date"].map((t) => el("th", { scope: "col" }, t)),
+          ),
+        ),
+        el(
+          "tbody",
+          {},
+          ...info.folders.map((folder) =>
+            el(
+              "tr",
+              {},
+              el("th", { scope: "row" }, folder.name),
+              el("td.number", {}, number.format(folder.pictures)),
+              el("td", {}, when(folder.synchronised)),
+            ),
+          ),
+        ),
+      ),
+    ),
+    info.can_write &&
+      el(
+        "p.row",
+        {},
+        update,
+        el("span.muted", {}, "Finds what is new, changed or gone. Your photographs are only read."),
+      ),
   ].filter(Boolean);
 }
 
@@ -81,7 +133,13 @@ function skipped({ skipped: files, skipped_total: total }) {
   if (!total) return [];
   return [
     el("h3", {}, `Skipped: ${number.format(total)} file${total === 1 ? "" : "s"}`),
-    el("ul.skipped", {}, ...files.map(({ name, reason }) => el("li", {}, el("span.name", {}, name), el("span.muted", {}, reason)))),
+    el(
+      "ul.skipped",
+      {},
+      ...files.map(({ name, reason }) =>
+        el("li", {}, el("span.name", {}, name), el("span.muted", {}, reason)),
+      ),
+    ),
     total > files.length && el("p.muted", {}, `The first ${number.format(files.length)} are shown.`),
   ].filter(Boolean);
 }

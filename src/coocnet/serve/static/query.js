@@ -27,7 +27,12 @@ export async function withUpload(state, work) {
 export async function findQuery(state, signal) {
   if (state.picture) {
     const found = await request(`pictures/${state.picture}`, { signal });
-    return { ...found, ...(found.width ? {} : await sizeOf({ picture: found.id }, signal)), kind: "picture", picture: true };
+    return {
+      ...found,
+      ...(found.width ? {} : await sizeOf({ picture: found.id }, signal)),
+      kind: "picture",
+      picture: true,
+    };
   }
   const kept = await keptFile(state.upload);
   if (kept) return { ...kept, kind: "upload" };
@@ -38,7 +43,10 @@ export async function findQuery(state, signal) {
 
 /** A picture's size where only the server can tell it, by looking. */
 async function sizeOf(source, signal) {
-  const { width, height } = await request("heatmap", { query: { ...source, kind: "activation", format: "json" }, signal });
+  const { width, height } = await request("heatmap", {
+    query: { ...source, kind: "activation", format: "json" },
+    signal,
+  });
   return { width, height };
 }
 
@@ -46,7 +54,7 @@ async function sizeOf(source, signal) {
 export function lost(state) {
   return new Problem({
     detail: state.upload
-      ? "That photograph is no longer kept, neither by the server nor in this browser. Drop it again to search with it."
+      ? "That photograph is no longer kept, by the server or in this browser. Drop it again to search with it."
       : "That picture is not in this collection (any more).",
   });
 }
@@ -77,7 +85,12 @@ export class QueryPanel {
       onchange: () => this.update(),
       onsubmit: () => this.submit(),
     });
-    this.select = el("button", { type: "button", onclick: () => this.picker.begin() }, icon(ICONS.part), "Select a part");
+    this.select = el(
+      "button",
+      { type: "button", onclick: () => this.picker.begin() },
+      icon(ICONS.part),
+      "Select a part",
+    );
     this.part = el("button.primary", { type: "button", onclick: () => this.submit() }, "Search this part");
     this.whole = el("button", { type: "button", onclick: () => this.submitWhole() }, "Whole picture");
     this.element = el(
@@ -113,7 +126,11 @@ export class QueryPanel {
       "details.numbers",
       {},
       el("summary", {}, "The part in pixels"),
-      el("div.fields", {}, ...labels.map((label, i) => el("label", {}, el("span", {}, label), this.fields[i]))),
+      el(
+        "div.fields",
+        {},
+        ...labels.map((label, i) => el("label", {}, el("span", {}, label), this.fields[i])),
+      ),
     );
   }
 
@@ -126,7 +143,12 @@ export class QueryPanel {
     button.addEventListener("click", async () => {
       button.disabled = true;
       try {
-        const added = await request("pictures", { method: "POST", query: { name: query.name }, body: query.file, raw: true });
+        const added = await request("pictures", {
+          method: "POST",
+          query: { name: query.name },
+          body: query.file,
+          raw: true,
+        });
         button.replaceWith(el("p.muted", {}, `Added as ${added.name}.`));
         notify(`Added to the collection as ${added.name}.`);
         query.picture = true;
@@ -143,7 +165,12 @@ export class QueryPanel {
 
   originalLink() {
     if (this.query.kind !== "picture") return null;
-    return el("a", { href: original(this.query.id), target: "_blank", rel: "noopener" }, "Open the original", el("span.unseen", {}, " (in a new tab)"));
+    return el(
+      "a",
+      { href: original(this.query.id), target: "_blank", rel: "noopener" },
+      "Open the original",
+      el("span.unseen", {}, " (in a new tab)"),
+    );
   }
 
   async restoreImage(image) {

@@ -2,14 +2,14 @@
 
 import { request } from "./api.js";
 import { el } from "./dom.js";
-import { Pages, photograph, tile } from "./grid.js";
+import { Pages } from "./grid.js";
+import { didNotWork, hitTile, nothingFound } from "./hit.js";
 import { Marked } from "./marked.js";
-import { choose } from "./incoming.js";
 import { findQuery, lost, QueryPanel, withUpload } from "./query.js";
 import { ranking } from "./ranking.js";
 import { Scale, two } from "./scale.js";
 import { complain } from "./say.js";
-import { address, follow, go, read, searchKey } from "./state.js";
+import { go, read, searchKey } from "./state.js";
 
 const PAGE = 50;
 const PLOTTED = 100;
@@ -21,7 +21,10 @@ export class Results {
     Object.assign(this, { section, info });
     this.key = "";
     this.query = null;
-    this.marked = new Marked(() => this.pages.list.children, () => this.title.focus());
+    this.marked = new Marked(
+      () => this.pages.list.children,
+      () => this.title.focus(),
+    );
   }
 
   /** The threshold that is asked for: what the user chose, else the collection's own if it has one. */
@@ -66,7 +69,7 @@ export class Results {
     this.title = el("h1", { id: "found-title", tabindex: "-1" });
     this.count = el("p.count", { role: "status", "aria-live": "polite" });
     this.shown = el("p.muted.shown", { role: "status", "aria-live": "polite" });
-    this.scale = new Scale({
+    this.scale ??= new Scale({
       auto: this.info.auto_threshold,
       onchange: (threshold) => go({ threshold }, { replace: true }),
       onpreview: (cut) => this.preview(cut),
@@ -75,27 +78,34 @@ export class Results {
     this.space = el("div.space");
     this.section.replaceChildren(
       el("aside.side", { "aria-label": "What is searched with" }, this.panel.element),
-      el("div.results", {}, el("div.head", {}, this.title, this.count, this.remark, this.scale.element), this.space, this.marked.bar),
+      el(
+        "div.results",
+        {},
+        el("div.head", {}, this.title, this.count, this.remark, this.scale.element),
+        this.space,
+        this.marked.bar,
+      ),
     );
   }
 
   fail(error) {
     this.key = "";
     this.query = null;
-    this.section.replaceChildren(
-      el("div.empty", {},
-        el("h1", { id: "found-title", tabindex: "-1" }, "That did not work"),
-        el("p", { role: "alert" }, error.message),
-        el("div.row", {},
-          el("button.primary", { type: "button", onclick: choose }, "Choose a file"),
-          el("a.button", { href: "/" }, "To the collection"))),
-    );
+    this.section.replaceChildren(didNotWork(error));
     document.title = "That did not work · coocnet";
   }
 
   ask(state, more, signal) {
     const { picture, upload, box, relevant, expansion, reranking } = state;
-    const query = { picture, upload, box: box?.join(","), relevant: relevant.join(","), expansion, reranking, ...more };
+    const query = {
+      picture,
+      upload,
+      box: box?.join(","),
+      relevant: relevant.join(","),
+      expansion,
+      reranking,
+      ...more,
+    };
     return withUpload(state, () => request("search", { query, signal }));
   }
 
@@ -113,7 +123,7 @@ export class Results {
         first = false;
         return { items: answer.hits, more: answer.more };
       },
-      draw: (hit) => this.tile(hit),
+      draw: (hit) => hitTile(hit, this.marked),
       loaded: () => this.tell(),
     });
     this.pages.failed = (error) => {
@@ -129,15 +139,30 @@ export class Results {
     this.answer = answer;
     this.scale.show(threshold, answer.threshold);
     this.space.classList.remove("waiting");
-    this.space.replaceChildren(answer.hits.length ? this.pages.element : this.nothing(answer));
-    this.remark.replaceChildren(
-      ...[
-        state.relevant.length && el("p", {}, `Searched with ${some(state.relevant.length)} marked as right as well. `,
-          el("button.link", { type: "button", onclick: () => go({ relevant: [], view: "" }) }, "Without them")),
-        answer.approximate && el("p.muted", {}, `Found by approximate search${this.info.recall ? `, which finds ${Math.round(this.info.recall * 100)} of 100` : ""}.`),
-      ].filter(Boolean),
-    );
+    this.space.replaceChildren(answer.hits.length ? this.pages.element : nothingFound(answer));
+    this.remark.replaceChildren(...this.remarks(state, answer));
     this.plot(state);
+  }
+
+  remarks({ relevant }, { approximate }) {
+    const { recall } = this.info;
+    const without = () => go({ relevant: [], view: "" });
+    return [
+      relevant.length &&
+        el(
+          "p",
+          {},
+          `Searched with ${some(relevant.length)} marked as right as well. `,
+          el("button.link", { type: "button", onclick: without }, "Without them"),
+        ),
+      approximate &&
+        el(
+          "p.muted",
+          {},
+          "Found by approximate search",
+          recall ? `, which finds ${Math.round(recall * 100)} of 100.` : ".",
+        ),
+    ].filter(Boolean);
   }
 
   /** The nearest pictures whatever the cut, for the ticks of the scale and the count. */
@@ -160,15 +185,6 @@ export class Results {
     this.tell();
   }
 
-  nothing({ threshold, nearest }) {
-    const words = nearest === null
-      ? "The collection holds no other picture."
-      : `Nothing in this collection reaches ${two(threshold ?? 0)}; the nearest has ${two(nearest)}.`;
-    return el("div.empty", {},
-      el("p.big", {}, words),
-      nearest !== null && el("button.primary", { type: "button", onclick: () => go({ threshold: "none" }, { replace: true }) }, "Show the nearest anyway"));
-  }
-
   /** How many there are: exactly where all are known, else at least; "" as long as that is being asked. */
   counted(cut) {
     if (!this.pages.more && cut === this.answer.threshold) return some(this.pages.items.length);
@@ -184,7 +200,12 @@ export class Results {
     const cut = this.answer.threshold;
     const count = this.counted(cut);
     if (!count) return;
-    this.say(this.count, this.pages.items.length || cut === null ? `${count}${cut === null ? ", nearest first" : ` above ${two(cut)}`}` : "Nothing found");
+    this.say(
+      this.count,
+      this.pages.items.length || cut === null
+        ? `${count}${cut === null ? ", nearest first" : ` above ${two(cut)}`}`
+        : "Nothing found",
+    );
     const shown = this.pages.items.length;
     this.say(this.shown, this.pages.more ? `${shown} of ${count.toLowerCase()} shown` : "");
     if (!this.shown.isConnected) this.pages.button.before(this.shown);
@@ -201,36 +222,8 @@ export class Results {
 
   preview(cut) {
     this.say(this.count, `${this.counted(cut)} above ${two(cut)}`);
-    for (const item of this.pages.list.children) item.classList.toggle("below", Number(item.dataset.similarity) < cut);
-  }
-
-  tile(hit) {
-    const state = { ...read(), view: hit.id, mode: read().mode };
-    const link = el(
-      "a.photo",
-      { href: address(state), "data-hit": hit.id, onclick: (event) => follow(event, () => go({ view: hit.id })) },
-      photograph(hit, { eager: hit.rank <= 12 }),
-      el("span.unseen", {}, `, similarity ${two(hit.similarity)}, number ${hit.rank}`),
-      el("span.badges", {},
-        hit.identical && el("span.badge", {}, "this very picture"),
-        hit.names_total > 1 && el("span.badge", {}, `${hit.names_total} copies`)),
-    );
-    const tick = el("input", {
-      type: "checkbox",
-      "aria-label": `Mark ${hit.name} as right`,
-      onchange: () => this.marked.set(hit.id, tick.checked),
-    });
-    const item = tile(
-      hit,
-      link,
-      el("div.caption", {},
-        el("span.score", {}, two(hit.similarity)),
-        el("label.tick", { title: "Mark as right" }, tick)),
-      el("p.name", { title: hit.name, "aria-hidden": "true" }, hit.name.split("/").pop()),
-    );
-    item.dataset.similarity = hit.similarity;
-    this.marked.paint(item);
-    return item;
+    for (const item of this.pages.list.children)
+      item.classList.toggle("below", Number(item.dataset.similarity) < cut);
   }
 
   /** Asks again for what is in the address, where the collection has changed. */
@@ -256,7 +249,9 @@ export class Results {
 
   /** The hit before (-1) or after (1) one, loading more where needed; null at the ends. */
   async beside(id, step) {
-    const at = this.hits.findIndex((hit) => hit.id === id);
+    const place = () => this.hits.findIndex((hit) => hit.id === id);
+    while (place() < 0 && this.pages.more) await this.pages.next();
+    const at = place();
     if (at < 0) return null;
     if (at + step >= this.hits.length) await this.pages.next();
     return this.hits[at + step] ?? null;

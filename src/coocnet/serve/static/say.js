@@ -30,8 +30,23 @@ export function notify(text, { kind = "plain", lasting = false, action = "", act
     `div.toast.${kind}`,
     {},
     el("p", {}, text),
-    action && el("button", { type: "button", onclick: () => { remove(); act(); } }, action),
-    el("button.plain", { type: "button", "aria-label": "Dismiss this message", onclick: remove }, icon(ICONS.close)),
+    action &&
+      el(
+        "button",
+        {
+          type: "button",
+          onclick: () => {
+            remove();
+            act();
+          },
+        },
+        action,
+      ),
+    el(
+      "button.plain",
+      { type: "button", "aria-label": "Dismiss this message", onclick: remove },
+      icon(ICONS.close),
+    ),
   );
   let timer = 0;
   const arm = () => {

@@ -1,4 +1,4 @@
-/** Where the line is drawn: every result is a tick on a scale of similarity, and a cut says which are shown. */
+/** Where the line is drawn: results are ticks on a scale of similarity, and a cut says which are shown. */
 
 import { debounced, el } from "./dom.js";
 
@@ -6,14 +6,19 @@ export const two = (value) => value.toFixed(2);
 
 export class Scale {
   /**
-   * @param {{auto: number|null, onchange: (threshold: string) => void, onpreview: (cut: number|null) => void}} options
+   * @param {{auto: number|null, onchange: (threshold: string) => void, onpreview: (cut: number) => void}} options
    */
   constructor({ auto, onchange, onpreview }) {
     Object.assign(this, { auto, onchange, onpreview });
     this.similarities = [];
     this.changed = debounced((threshold) => onchange(threshold), 250);
     const choice = (value, label) => {
-      const input = el("input", { type: "radio", name: "threshold", value, onchange: () => this.choose(value) });
+      const input = el("input", {
+        type: "radio",
+        name: "threshold",
+        value,
+        onchange: () => this.choose(value),
+      });
       return [input, el("label.choice", {}, input, el("span", {}, label))];
     };
     const [automatic, automaticLabel] = choice("auto", `Automatic${auto === null ? "" : ` (${two(auto)})`}`);

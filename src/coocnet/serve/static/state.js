@@ -54,7 +54,8 @@ export function go(change, { replace = false } = {}) {
   const before = read();
   const after = { ...before, ...change };
   // What is noted belongs to the search, so opening a comparison takes it along.
-  const noted = searchKey(before) === searchKey(after) ? { ...history.state, opened: Boolean(after.view) } : null;
+  const noted =
+    searchKey(before) === searchKey(after) ? { ...history.state, opened: Boolean(after.view) } : null;
   if (replace) history.replaceState(history.state, "", address(after));
   else history.pushState(noted, "", address(after));
   listener(read());

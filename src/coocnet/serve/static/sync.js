@@ -97,7 +97,9 @@ function end(job) {
   if (job.state === "failed") {
     const why = job.problem?.detail ?? job.problem?.title ?? job.problem ?? "no reason was given";
     notify(`The update failed: ${why}`, { kind: "problem", lasting: true });
-  } else notify(`${job.state === "stopped" ? "The update was stopped; what was described is stored" : "The collection is up to date"}. ${summary(job.report)}`);
+  } else if (job.state === "stopped") {
+    notify(`The update was stopped; what was described is stored. ${summary(job.report)}`);
+  } else notify(`The collection is up to date. ${summary(job.report)}`);
   const { added = 0, updated = 0, dropped = 0 } = job.report ?? {};
   if (added + updated + dropped) ended();
 }
@@ -112,5 +114,7 @@ function summary(report) {
     [report.dropped, "gone"],
     [report.skipped?.length ?? report.skipped, "skipped"],
   ].filter(([count]) => count);
-  return parts.length ? `${parts.map(([count, what]) => `${count} ${what}`).join(", ")}.` : "Nothing had changed.";
+  return parts.length
+    ? `${parts.map(([count, what]) => `${count} ${what}`).join(", ")}.`
+    : "Nothing had changed.";
 }
