@@ -19,7 +19,7 @@ MANNERS = settings(
 )
 PROBLEM = "application/problem+json"
 UNSAYABLE = {"picture", "upload", "box", "name", "folder", "descriptor"}
-"""Parameters of which the service wants more than a schema can say: exactly one source, a row as long as the index's, …"""
+"""Parameters of which the service wants more than a schema can say: exactly one source, a row of the right length"""
 
 
 @pytest.fixture(scope="module")
