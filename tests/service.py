@@ -13,6 +13,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from hashlib import blake2b
 from pathlib import Path
 
 from PIL import Image
@@ -54,10 +55,22 @@ class Collection:
     turned: str
     broken: str
 
+    def id_of(self, name: str) -> str:
+        """What the service knows a picture by."""
+        return picture_id(self.photos / name)
 
-def make_collection(folder: Path) -> Collection:
-    """Renders some 50 pictures, 320 pixels wide, and indexes them with the recipe of the package."""
-    make_scenes(folder, instances=17, views=3, size_px=320)
+
+def picture_id(path: Path) -> str:
+    """What the service knows a picture in a file by."""
+    return blake2b(path.read_bytes(), digest_size=16).hexdigest()
+
+
+def make_collection(folder: Path, *, instances: int = 17) -> Collection:
+    """Renders pictures, 320 pixels wide, three of each thing, and indexes them with the recipe of the package.
+
+    Of 17 instances come 51 different ones and a copy: enough for a threshold from the collection itself.
+    """
+    make_scenes(folder, instances=instances, views=3, size_px=320)
     photos = (folder / "database").rename(folder / "photos")
     (photos / SUBFOLDER).mkdir()
     first, second, third, fourth = sorted(photos.glob("*.jpg"))[:4]
