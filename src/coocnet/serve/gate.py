@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import ipaddress
-import logging
+import math
 import platform
 import time
 from collections import Counter
@@ -17,10 +17,8 @@ import anyio
 from starlette.datastructures import Headers, MutableHeaders
 
 from coocnet.serve.metrics import Metrics
-from coocnet.serve.problems import Problem, overloaded
+from coocnet.serve.problems import Problem, log, overloaded, problem_of_service
 from coocnet.serve.settings import Settings
-
-log = logging.getLogger("coocnet.serve")
 
 Message = MutableMapping[str, Any]
 Scope = MutableMapping[str, Any]
@@ -32,6 +30,8 @@ _WITHOUT_TOKEN = ("/health/", "/static/", "/api/session")
 _PICTURE_BODIES = ("/api/uploads", "/api/pictures", "/api/search/image")
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _WRONG_TOKEN_COSTS_S = 0.5
+_TRY_LATER_S = 5
+_GONE = 499  # as proxies count a client that left before its answer
 _PAGE_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -104,19 +104,30 @@ class Gate:
         started = time.perf_counter()
         answer = _Answer(scope, send, self._settings.transfer_time_s)
         try:
-            self._check_host(scope)
-            self._check_origin(scope)
-            await self._check_token(scope)
-            await self._admitted(scope, receive, answer)
+            await self._passed(scope, receive, answer)
         except Problem as problem:
             self._metrics.refused.labels(problem.name).inc()
             if answer.status is None:
                 await problem.response()(scope, receive, answer.send)
+        except Exception:
+            log.exception("%s %s", _method(scope), scope["path"])
+            if answer.status is None:
+                await problem_of_service().response()(scope, receive, answer.send)
         finally:
             route = getattr(scope.get("route"), "path", "other")
-            status = answer.status or 499
-            self._metrics.requests.labels(_method(scope), route, status).inc()
+            self._metrics.requests.labels(_method(scope), route, answer.status or _GONE).inc()
             self._metrics.seconds.labels(route).observe(time.perf_counter() - started)
+
+    async def _passed(self, scope: Scope, receive: Receive, answer: _Answer) -> None:
+        self._check_host(scope)
+        self._check_origin(scope)
+        await self._check_token(scope)
+        try:
+            await self._admitted(scope, receive, answer)
+        except TimeoutError:
+            if answer.status is None:
+                raise
+            log.warning("%s %s: the answer was not taken in time", _method(scope), scope["path"])
 
     def _check_host(self, scope: Scope) -> None:
         """A name that leads here by somebody else's name service would let other sites read what is here."""
@@ -185,47 +196,53 @@ class Gate:
                 del self._by_client[client]
 
     async def _in_time(self, scope: Scope, receive: Receive, answer: _Answer) -> None:
-        settings = self._settings
-        body = _Body(scope, receive, settings)
-        begins_s = settings.answer_time_s if body.is_whole else settings.transfer_time_s
-        with anyio.move_on_after(begins_s) as clock:
+        body = _Body(scope, receive, self._settings)
+        with anyio.move_on_after(self._settings.answer_time_s) as clock:
             body.clock = answer.clock = clock
             await self._app(scope, body.receive, answer.send)
         if not clock.cancelled_caught:
             return
-        if answer.status is not None:
-            raise ConnectionError("the answer was not taken in time")
         if not body.is_whole:
-            raise Problem(408, "slow", f"the request did not arrive within {settings.transfer_time_s:g} s")
-        raise Problem(503, "slow", f"no answer was ready within {settings.answer_time_s:g} s", retry_after_s=5)
+            raise Problem(408, "slow", "the request did not arrive in time; send it faster, or less of it")
+        detail = f"no answer was ready within {self._settings.answer_time_s:g} s"
+        raise Problem(503, "slow", detail, retry_after_s=_TRY_LATER_S)
 
 
 class _Body:
-    """A request's body as it arrives: no more of it than may be sent, and in time."""
+    """A request's body as it arrives: no more of it than may be sent, and in time.
+
+    The clock of the answer stands at what the body may still take while it is awaited, and then at what the answer may.
+    """
 
     def __init__(self, scope: Scope, receive: Receive, settings: Settings) -> None:
         is_picture = scope["method"] == "POST" and scope["path"].rstrip("/") in _PICTURE_BODIES
         self._most = settings.upload_bytes if is_picture else settings.json_bytes
         self._receive = receive
-        self._answer_time_s = settings.answer_time_s
+        self._settings = settings
         self._got = 0
+        self._until: float | None = None
+        self.clock: anyio.CancelScope | None = None
         headers = Headers(scope=scope)
         stated = headers.get("content-length", "")
         self.is_whole = stated in ("", "0") and "transfer-encoding" not in headers
-        self.clock: anyio.CancelScope | None = None
         if stated.isdecimal() and int(stated) > self._most:
             raise self._too_large()
 
     async def receive(self) -> Message:
+        """The next piece."""
+        if not self.is_whole and self.clock is not None:
+            now = anyio.current_time()
+            self._until = self._until or now + self._settings.body_time_s
+            self.clock.deadline = min(self._until, now + self._settings.transfer_time_s)
         message = await self._receive()
         if message["type"] == "http.request":
             self._got += len(message.get("body", b""))
             if self._got > self._most:
                 raise self._too_large()
-            if not message.get("more_body", False):
+            if not message.get("more_body", False) and not self.is_whole:
                 self.is_whole = True
                 if self.clock is not None:
-                    self.clock.deadline = anyio.current_time() + self._answer_time_s
+                    self.clock.deadline = anyio.current_time() + self._settings.answer_time_s
         return message
 
     def _too_large(self) -> Problem:
@@ -243,12 +260,18 @@ class _Answer:
         self.clock: anyio.CancelScope | None = None
 
     async def send(self, message: Message) -> None:
+        """The next piece.
+
+        Raises:
+            TimeoutError: the client does not take it.
+        """
         if message["type"] == "http.response.start":
             self.status = message["status"]
             self._complete(MutableHeaders(scope=message))
-        if self.clock is not None:
-            self.clock.deadline = anyio.current_time() + self._transfer_time_s
-        await self._send(message)
+            if self.clock is not None:
+                self.clock.deadline = math.inf
+        with anyio.fail_after(self._transfer_time_s):
+            await self._send(message)
 
     def _complete(self, headers: MutableHeaders) -> None:
         path = self._scope["path"]

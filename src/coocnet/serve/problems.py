@@ -63,6 +63,11 @@ class Problem(HTTPException):
         return JSONResponse(self.document, self.status, headers, MEDIA_TYPE)
 
 
+def problem_of_service() -> Problem:
+    """A mistake of ours."""
+    return Problem(500, "internal", "this is a mistake of the service; its log says more")
+
+
 def overloaded() -> Problem:
     """As many requests are in work as this service takes."""
     return Problem(503, "overloaded", "all places are taken; try again in a moment", retry_after_s=1)
@@ -103,7 +108,7 @@ def problem_of(error: Exception, places: Places) -> Problem:
     elif isinstance(error, CoocnetError):
         found = Problem(422, "request", text)
     else:
-        found = Problem(500, "internal", "this is a mistake of the service; its log says more")
+        found = problem_of_service()
     return found
 
 

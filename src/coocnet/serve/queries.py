@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from coocnet.explain import Explanation
 
 _ROWS_KEPT_BYTES = 64 << 20
-_EXPLANATIONS_KEPT = 64
+_EXPLANATIONS_KEPT_BYTES = 64 << 20
 _LABEL = "the picture"
 _NO_NETWORK = "the network cannot be loaded, so nothing new is described; the log of the service says why"
 
@@ -87,7 +87,9 @@ class Queries:
         self._files = files
         self._uploads: Kept[bytes] = Kept(settings.kept_upload_bytes, len)
         self._rows: Kept[np.ndarray] = Kept(_ROWS_KEPT_BYTES, lambda row: row.nbytes)
-        self._explanations: Kept[tuple[Explanation, Part, Part]] = Kept(_EXPLANATIONS_KEPT)
+        self._explanations: Kept[tuple[Explanation, Part, Part]] = Kept(
+            _EXPLANATIONS_KEPT_BYTES, lambda found: sum(part.pixels.nbytes for part in found[1:])
+        )
         self._means: Kept[list[Any]] = Kept(1)
         self._describer: Describer | None = None
         self._loading = threading.Lock()

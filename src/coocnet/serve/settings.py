@@ -35,7 +35,8 @@ class Settings:
         per_client: of these from one address, at most; one more is refused with 429.
         streams: open event streams, at most.
         answer_time_s: from the whole request to the beginning of the answer, at most.
-        transfer_time_s: for the head of a request, its body, and the taking of each piece of an answer, at most.
+        body_time_s: for all of a request's body to arrive, at most.
+        transfer_time_s: for the head of a request, each piece of its body, and the taking of each piece of an answer.
         closing_time_s: how long answers begun may take once the service is told to end.
     """
 
@@ -57,6 +58,7 @@ class Settings:
     per_client: int = 48
     streams: int = 32
     answer_time_s: float = 60.0
+    body_time_s: float = 120.0
     transfer_time_s: float = 30.0
     closing_time_s: float = 20.0
 
@@ -67,7 +69,7 @@ class Settings:
                 "leave it out to have one made"
             )
         counts = ("upload_bytes", "upload_px", "json_bytes", "hits", "at_once", "per_client", "streams")
-        for name in (*counts, "answer_time_s", "transfer_time_s"):
+        for name in (*counts, "answer_time_s", "body_time_s", "transfer_time_s"):
             if getattr(self, name) <= 0:
                 raise InputError(f"{name} of a service is more than 0, got {getattr(self, name)!r}")
         if self.add_to and not os.path.isdir(self.add_to):
