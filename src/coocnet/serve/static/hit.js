@@ -51,6 +51,14 @@ export function hitTile(hit, marked) {
   return item;
 }
 
+/** What stands in the results where they pass below what the collection has learned to be alike. */
+export function limitPassed(limit, above) {
+  const words = above
+    ? `From here on below ${two(limit)}, the limit learned from this collection: less sure`
+    : `Nothing reaches ${two(limit)}, the limit learned from this collection; these are the nearest`;
+  return [el("li.rest", { "aria-hidden": "true" }), el("li.limit", {}, el("p", {}, words))];
+}
+
 /** @param {{threshold: number|null, nearest: number|null}} answer */
 export function nothingFound({ threshold, nearest }) {
   if (nearest === null) return el("div.empty", {}, el("p.big", {}, "The collection holds no other picture."));

@@ -3,7 +3,7 @@
 import { request } from "./api.js";
 import { el } from "./dom.js";
 import { Pages } from "./grid.js";
-import { didNotWork, hitTile, nothingFound } from "./hit.js";
+import { didNotWork, hitTile, limitPassed, nothingFound } from "./hit.js";
 import { Marked } from "./marked.js";
 import { findQuery, lost, QueryPanel, withUpload } from "./query.js";
 import { ranking } from "./ranking.js";
@@ -22,14 +22,14 @@ export class Results {
     this.key = "";
     this.query = null;
     this.marked = new Marked(
-      () => this.pages.list.children,
+      () => this.pages.list.querySelectorAll(".tile"),
       () => this.title.focus(),
     );
   }
 
-  /** The threshold that is asked for: what the user chose, else the collection's own if it has one. */
-  threshold(state) {
-    return state.threshold || (this.info.auto_threshold === null ? "none" : "auto");
+  /** Unasked nothing is left out; where the learned limit lies is shown between the results. */
+  threshold({ threshold }) {
+    return threshold === "auto" && this.info.auto_threshold === null ? "none" : threshold || "none";
   }
 
   /** @param {import("./state.js").State} state */
@@ -123,7 +123,7 @@ export class Results {
         first = false;
         return { items: answer.hits, more: answer.more };
       },
-      draw: (hit) => hitTile(hit, this.marked),
+      draw: this.drawing(state, threshold),
       loaded: () => this.tell(),
     });
     this.pages.failed = (error) => {
@@ -133,6 +133,18 @@ export class Results {
     this.space.classList.add("waiting");
     this.title.textContent = state.box ? "Like this part" : "Like this picture";
     return this.pages.next();
+  }
+
+  /** Draws hit after hit, and the learned limit where they pass below it. */
+  drawing({ reranking }, threshold) {
+    const limit = this.info.auto_threshold;
+    let open = limit !== null && threshold === "none" && !reranking;
+    return (hit) => {
+      const tile = hitTile(hit, this.marked);
+      const passes = open && hit.similarity < limit;
+      if (passes) open = false;
+      return passes ? [...limitPassed(limit, hit.rank - 1), tile] : tile;
+    };
   }
 
   answered(state, threshold, answer) {
@@ -222,7 +234,7 @@ export class Results {
 
   preview(cut) {
     this.say(this.count, `${this.counted(cut)} above ${two(cut)}`);
-    for (const item of this.pages.list.children)
+    for (const item of this.pages.list.querySelectorAll(".tile"))
       item.classList.toggle("below", Number(item.dataset.similarity) < cut);
   }
 
