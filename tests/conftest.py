@@ -7,9 +7,11 @@ import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import jaxtyping
 import pytest
@@ -21,7 +23,13 @@ from coocnet.cli import main
 from coocnet.data.scenes import View, make_scenes
 from coocnet.describe import Describer
 from coocnet.recipe import Recipe
+from service import Collection, Service, make_collection, serve
 from serving import Server
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+    from browsing import Complaints
 
 torch.set_num_threads(1)  # the maps are small: more threads wait for one another longer than they compute
 
@@ -162,3 +170,75 @@ def unchecked() -> Iterator[None]:
     jaxtyping.config.update("jaxtyping_disable", True)
     yield
     jaxtyping.config.update("jaxtyping_disable", False)
+
+
+@pytest.fixture(scope="session")
+def collection(tmp_path_factory: pytest.TempPathFactory) -> Collection:
+    """Some 50 rendered pictures and their index. Not to be written to."""
+    return make_collection(tmp_path_factory.mktemp("collection"))
+
+
+@pytest.fixture(scope="session")
+def serving(collection: Collection, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """The real command, which serves the collection. Not to be written to."""
+    with serve(collection.index, home=tmp_path_factory.mktemp("serving")) as service:
+        yield service
+
+
+@pytest.fixture
+def serves(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Service]]:
+    """Serves an index of the test's own, with options of its own: ``serves(place, "--option", NAME="value")``."""
+    with ExitStack() as running:
+
+        def start(index: Path, *options: object, **environment: str) -> Service:
+            home = tmp_path_factory.mktemp("serves")
+            return running.enter_context(serve(index, *options, home=home, **environment))
+
+        yield start
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Chromium. Its event loop runs in this thread, so it ends with the module, before others need a loop."""
+    from browsing import open_browser
+
+    with open_browser() as browser:
+        yield browser
+
+
+@pytest.fixture
+def page(browser: Browser, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Page]:
+    """A new page; ``page.goto(serving.url)``. A test whose page complained fails at its end: see ``complaints``."""
+    from browsing import PATIENCE_MS, Complaints
+
+    context = browser.new_context(locale="en-GB", timezone_id="UTC", accept_downloads=True)
+    context.set_default_timeout(PATIENCE_MS)
+    context.tracing.start(screenshots=True, snapshots=True)
+    page = context.new_page()
+    request.node.stash[_COMPLAINTS] = complaints = Complaints(page)
+    yield page
+    context.close()
+    assert not complaints.unexpected(), "the page complained:\n" + "\n".join(complaints.unexpected())
+
+
+@pytest.fixture
+def complaints(page: Page, request: pytest.FixtureRequest) -> Complaints:
+    """What the page complained of so far; ``complaints.allow("status of 413")`` for what the test provokes."""
+    return request.node.stash[_COMPLAINTS]
+
+
+_COMPLAINTS: pytest.StashKey[Complaints] = pytest.StashKey()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A failed test of the page says where its picture is."""
+    report = yield
+    page = getattr(item, "funcargs", {}).get("page")
+    if call.when == "call" and report.failed and page is not None:
+        from browsing import picture_of
+
+        report.sections.append(("the page", picture_of(page, item.funcargs["tmp_path"] / "page")))
+    return report

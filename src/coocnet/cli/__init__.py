@@ -1,6 +1,16 @@
 """The command: parses, calls, prints. Everything it does, the library does."""
 
-from coocnet.cli import catalogue, collection, datasets, evaluation, learning, pictures, reproduction, training
+from coocnet.cli import (
+    catalogue,
+    collection,
+    datasets,
+    evaluation,
+    learning,
+    pictures,
+    removal,
+    reproduction,
+    training,
+)
 from coocnet.cli.app import app, main
 
 __all__ = [
@@ -12,6 +22,7 @@ __all__ = [
     "learning",
     "main",
     "pictures",
+    "removal",
     "reproduction",
     "training",
 ]

@@ -139,7 +139,7 @@ def index(
             raise typer.Exit(130) from None
         refused = _build_ann(opened, report) if ann else None
         info = opened.info()
-    _print_report(report, f"{printable(info.location)} holds {info.pictures} pictures.")
+    print_report(report, f"{printable(info.location)} holds {info.pictures} pictures.")
     if refused is not None:
         raise refused
 
@@ -380,7 +380,8 @@ def _print_cut(cut: float, hits: Sequence[Hit], nearest: Callable[[], Sequence[H
     )
 
 
-def _print_report(report: SyncReport, closing: str) -> None:
+def print_report(report: SyncReport, closing: str) -> None:
+    """What a sync did, in words: what was left out to the error output."""
     if report.skipped:
         err.print(f"Skipped {len(report.skipped)}:")
         for error in report.skipped[:_SKIPPED_SHOWN]:

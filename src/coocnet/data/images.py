@@ -15,7 +15,8 @@ import math
 import os
 import stat
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from numbers import Real
@@ -51,6 +52,21 @@ class Picture:
     pixels: UInt8[np.ndarray, "h w 3"]
     full_size_px: tuple[int, int]
     path: str
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a picture's header says.
+
+    Attributes:
+        width: of the whole upright picture, in pixels.
+        height: as ``width``.
+        format: as Pillow calls it: JPEG, MPO (a JPEG with others behind it), PNG, WEBP, TIFF, GIF, BMP, AVIF, HEIF.
+    """
+
+    width: int
+    height: int
+    format: str
 
 
 def read_bytes(path: str | os.PathLike[str]) -> bytes:
@@ -112,6 +128,7 @@ def decode(
     size_px: int | None,
     box: Box | None = None,
     upright: bool = True,
+    most_px: int | None = None,
 ) -> Picture:
     """The picture in ``content``, upright, 8-bit RGB, within the size limit.
 
@@ -129,26 +146,81 @@ def decode(
         box: the part to keep.
         upright: False leaves the EXIF orientation unread: pixels and box are as stored, as most benchmarks mean them.
             (Pillow turns TIFF by itself.)
+        most_px: refuse a picture whose header says that it has more pixels, before any is decoded; None for Pillow's
+            own limit alone.
 
     Raises:
         ImageError: not a picture, damaged, truncated, too many pixels, or a box outside the picture.
         InputError: a limit that is no whole number of pixels, or a box that is not four finite numbers.
     """
-    _need_size(size_px)
+    _need_size("size_px", size_px)
+    _need_size("most_px", most_px)
     if box is not None:
         _need_box(box)
+    with _as_image_errors(path), _opened(content, path) as file:
+        file.seek(0)
+        if most_px is not None and file.width * file.height > most_px:
+            raise ImageError(path, f"more than {most_px / 10**6:g} megapixels")
+        if box is None and size_px is not None and (reduced := _reduced(file, size_px, upright=upright)):
+            image, full = reduced
+            return Picture(np.array(image), full, os.fspath(path))
+        image = _rgb(file, upright=upright)
+        full = image.size
+        if box is not None:
+            image = image.crop(_whole_pixels(box, full, path))
+        return Picture(fit(image, size_px, longest_full_px=max(full)), full, os.fspath(path))
+
+
+def measured(content: bytes, path: str | os.PathLike[str]) -> Measured:
+    """The size of the picture in ``content`` and its format, from its header alone: nothing is decoded.
+
+    So a picture that is cut off or damaged further on has a size too, though :func:`decode` refuses it.
+
+    Args:
+        content: the file's bytes.
+        path: for messages.
+
+    Raises:
+        ImageError: not a picture, a damaged header, or too many pixels.
+    """
+    with _as_image_errors(path), _opened(content, path) as file:
+        file.seek(0)
+        width, height = file.size
+        if _is_turned(file, content):
+            width, height = height, width
+        return Measured(width, height, file.format or "")
+
+
+def _is_turned(file: Image.Image, content: bytes) -> bool:
+    """Whether a picture that was opened and not decoded will lie on its side."""
+    if file.format == "TIFF":  # its size is that of the upright picture already
+        return False
+    if file.format == "PNG" and "exif" not in file.info and (late := _late_exif(content)):
+        file.info["exif"] = b"Exif\0\0" + late
+    try:
+        # Not the method of PNG, which decodes the picture where it finds none.
+        return Image.Image.getexif(file).get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
+    except Exception:  # noqa: BLE001 - a picture with broken metadata is still a picture
+        return False
+
+
+def _late_exif(png: bytes) -> bytes:
+    """The EXIF block of a PNG, which may stand behind the pixels."""
+    at = len(b"\x89PNG\r\n\x1a\n")
+    while at + 8 <= len(png):
+        length = int.from_bytes(png[at : at + 4], "big")
+        if png[at + 4 : at + 8] == b"eXIf":
+            return png[at + 8 : at + 8 + length]
+        at += length + 12
+    return b""
+
+
+@contextmanager
+def _as_image_errors(path: str | os.PathLike[str]) -> Iterator[None]:
+    """What Pillow raises of a file, as an error that says why it cannot be used."""
     _silence_pillow()
     try:
-        with _opened(content, path) as file:
-            file.seek(0)
-            if box is None and size_px is not None and (reduced := _reduced(file, size_px, upright=upright)):
-                image, full = reduced
-                return Picture(np.array(image), full, os.fspath(path))
-            image = _rgb(file, upright=upright)
-            full = image.size
-            if box is not None:
-                image = image.crop(_whole_pixels(box, full, path))
-            return Picture(fit(image, size_px, longest_full_px=max(full)), full, os.fspath(path))
+        yield
     except ImageError:
         raise
     except UnidentifiedImageError as error:
@@ -174,9 +246,9 @@ def _silence_pillow() -> None:
     warnings.filterwarnings("ignore", module=r"PIL\.", append=True)
 
 
-def _need_size(size_px: object) -> None:
-    if size_px is not None and (not isinstance(size_px, int) or isinstance(size_px, bool) or size_px < 1):
-        raise InputError(f"size_px is a whole number of at least 1, or None; got {size_px!r}")
+def _need_size(name: str, value: object) -> None:
+    if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
+        raise InputError(f"{name} is a whole number of at least 1, or None; got {value!r}")
 
 
 def _need_box(box: object) -> None:

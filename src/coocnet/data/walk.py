@@ -88,38 +88,51 @@ def walk(folder: str | os.PathLike[str]) -> Walk:
 
     for parent, folders, names in os.walk(root, onerror=unread):
         for name in folders:
-            if _suffix(name) in SUFFIXES and not name.startswith("."):
+            if has_picture_name(name):
                 path = os.path.join(parent, name)
                 found.skipped.append(ImageError(path, "a link to a folder" if os.path.islink(path) else "a folder"))
             found.linked_folders += os.path.islink(os.path.join(parent, name))
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in names:
-            if _suffix(name) not in SUFFIXES or name.startswith("."):
+            if not has_picture_name(name):
                 found.others += 1
                 continue
             path = os.path.join(parent, name)
-            _look_at(path, found)
+            try:
+                file = find_file(path)
+            except ImageError as error:
+                found.skipped.append(error)
+            else:
+                found.files += [file] if file else []
     found.files.sort(key=lambda file: file.path)
     return found
 
 
-def _look_at(path: str, found: Walk) -> None:
+def find_file(path: str) -> FoundFile | None:
+    """A file that may hold a picture, by its absolute path, not opened; None where there is none.
+
+    Raises:
+        ImageError: a link to nothing, not a regular file, or it cannot be told.
+    """
     try:
         status = os.stat(path)
     except FileNotFoundError as error:
-        if os.path.lexists(path):
-            # Where the target's folder is there, the target is gone; where not, a disk may be missing.
-            sure = os.path.isdir(os.path.dirname(os.path.realpath(path)))
-            reason = "a link to a file that is gone" if sure else unreadable(error)
-            found.skipped.append(ImageError(path, reason, unread=not sure))
-        return
+        if not os.path.lexists(path):
+            return None
+        # Where the target's folder is there, the target is gone; where not, a disk may be missing.
+        sure = os.path.isdir(os.path.dirname(os.path.realpath(path)))
+        reason = "a link to a file that is gone" if sure else unreadable(error)
+        raise ImageError(path, reason, unread=not sure) from error
     except OSError as error:
-        found.skipped.append(ImageError(path, unreadable(error), unread=True))
-        return
-    if stat.S_ISREG(status.st_mode):
-        found.files.append(FoundFile(path, FileStamp(status.st_size, _in_64_bits(status.st_mtime_ns))))
-    else:
-        found.skipped.append(ImageError(path, "not a regular file"))
+        raise ImageError(path, unreadable(error), unread=True) from error
+    if not stat.S_ISREG(status.st_mode):
+        raise ImageError(path, "a folder" if stat.S_ISDIR(status.st_mode) else "not a regular file")
+    return FoundFile(path, FileStamp(status.st_size, _in_64_bits(status.st_mtime_ns)))
+
+
+def has_picture_name(name: str) -> bool:
+    """Whether a file of this name is looked at: not hidden, with one of :data:`SUFFIXES`."""
+    return _suffix(name) in SUFFIXES and not name.startswith(".")
 
 
 def _in_64_bits(time_ns: int) -> int:

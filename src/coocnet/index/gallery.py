@@ -16,7 +16,14 @@ from coocnet.errors import InputError
 from coocnet.index.approximate import LONGEST, ApproximateSearch
 from coocnet.index.kept import firsts
 from coocnet.index.prepared import Prepared
-from coocnet.ranking import EXPANSIONS, RERANKINGS, Reranking, augment_database, similarity_cut
+from coocnet.ranking import (
+    EXPANSIONS,
+    RERANKINGS,
+    Reranking,
+    augment_database,
+    relevance_feedback,
+    similarity_cut,
+)
 from coocnet.ranking.nearest import nearest, similarities_at
 from coocnet.recipe import Recipe
 from coocnet.whitening import Whitening
@@ -34,7 +41,7 @@ class Hit:
         rank: 1 for the best.
         path: absolute path of the file.
         similarity: cosine of the whitened rows, at most 1; larger is nearer. After a query expansion, to the expanded
-            query. Falls with the rank, but where the hits were re-ranked.
+            query; with relevant pictures, to the mean. Falls with the rank, but where the hits were re-ranked.
         digest: of the file's content; copies share it.
     """
 
@@ -90,6 +97,7 @@ class Gallery:
         augmentation: bool,
         reranking: str,
         exact: bool | None = None,
+        relevant: Sequence[Float[np.ndarray, "_ d"]] | None = None,
     ) -> Iterator[list[Hit]]:
         """The hits of each query; arguments as :meth:`coocnet.index.LocalIndex.search`."""
         least = self.cut if threshold == "auto" else threshold
@@ -99,11 +107,13 @@ class Gallery:
         rows = self.rows if plainly else self.wide_rows
         if augmentation:
             rows = self._augmented(recipe, whitened=whitened)
-        plain = queries if self.whitening is None else self.whitening.apply(queries)
-        queries = plain
+        queries = plain = self._whitened(queries)
+        liked = None if relevant is None else [self._whitened(some) for some in relevant]
+        if liked is not None:
+            queries = relevance_feedback(plain, liked)
         if expansion != "none":
             n, alpha = recipe.expansion_neighbours, recipe.expansion_alpha
-            queries = EXPANSIONS[expansion](rows, plain, n=n, alpha=alpha, whitened=whitened)
+            queries = EXPANSIONS[expansion](rows, queries, n=n, alpha=alpha, whitened=whitened)
         ranker = None if reranking == "none" else self._ranker(reranking, rows, whitened=whitened)
         for start in range(0, len(queries), _QUERIES_AT_ONCE):
             some = slice(start, start + _QUERIES_AT_ONCE)
@@ -118,13 +128,30 @@ class Gallery:
                 positions = ranked = ranker.rank(queries[some], k=longest).positions
                 similarities = similarities_at(rows, queries[some], ranked)
             # An expanded query resembles what it was expanded by, and an augmented row its neighbours.
-            changed = expansion != "none" or augmentation
+            changed = expansion != "none" or augmentation or liked is not None
             decisive = similarities
             if threshold == "auto" and changed:
-                decisive = similarities_at(self.rows, plain[some], np.asarray(positions))
+                decisive = self._plain_similarities(np.asarray(positions), plain[some], liked and liked[some])
             for order, one, tested in zip(positions, similarities, decisive, strict=True):
                 kept = slice(None) if least is None else tested >= least
                 yield self._hits(order[kept][:k], one[kept][:k])
+
+    def _whitened(self, rows: Float[np.ndarray, "m d"]) -> Float[np.ndarray, "m e"]:
+        return rows if self.whitening is None else self.whitening.apply(rows)
+
+    def _plain_similarities(
+        self,
+        positions: Int[np.ndarray, "q k"],
+        queries: Float[np.ndarray, "q d"],
+        liked: Sequence[Float[np.ndarray, "_ d"]] | None,
+    ) -> Float[np.ndarray, "q k"]:
+        """Of what was found to each query, or to that of its relevant pictures which is the most similar."""
+        similarities = similarities_at(self.rows, queries, positions)
+        for at, some in enumerate(liked or ()):
+            if len(some):
+                to_these = similarities_at(self.rows, some, np.tile(positions[at], (len(some), 1)))
+                similarities[at] = np.maximum(similarities[at], to_these.max(0))
+        return similarities
 
     def _approximate_for(self, exact: bool | None, *, k: int, plainly: bool) -> ApproximateSearch | None:
         """The approximate search where it is asked for, or nobody cares, and it can answer."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal
 
@@ -13,7 +13,7 @@ from jaxtyping import Float
 from coocnet.data.images import content_digest, read_bytes
 from coocnet.errors import InputError
 from coocnet.fetch import Progress
-from coocnet.index import kept, layer
+from coocnet.index import editing, kept, layer, names
 from coocnet.index.approximate import ApproximateInfo
 from coocnet.index.gallery import Hit, check_count, check_names, check_threshold, checked_rows
 from coocnet.index.info import IndexInfo, info_of
@@ -37,6 +37,7 @@ class LocalIndex:
         self._store = store
         self._asked = recipe
         self._searchable = Searchable(store, lambda: self.recipe)
+        self._names = names.Names(())
 
     def __enter__(self) -> LocalIndex:
         return self
@@ -86,21 +87,91 @@ class LocalIndex:
             IndexBusyError: another process is synchronising this index.
             IndexStorageError: the disk is full or read-only; what was stored before is intact.
         """
-        with sole_writer(self._store):
-            self._store.adopt(self._recipe_with_known_weights())
-            report = synchronise(
+        report = self._edited(
+            describer,
+            lambda source: synchronise(
                 self._store,
                 self.recipe,
                 folder,
-                lambda: self._row_source(describer),
+                source,
                 verify_content=verify_content,
                 allow_empty=allow_empty,
                 progress=progress,
-            )
-            self._searchable.forget()
-            report.whitening = layer.learn_if_due(self._store, self.recipe)
+            ),
+        )
         report.approximate = self._searchable.make_ready()
         return report
+
+    def add(
+        self,
+        paths: Iterable[str | os.PathLike[str]],
+        *,
+        describer: Describer | Callable[[], Describer] | None = None,
+        progress: Callable[[SyncProgress], None] | None = None,
+    ) -> SyncReport:
+        """Takes picture files in, or anew where they have changed, without a look at any others.
+
+        As a sync does it: known content is recognised, what cannot be described is skipped and reported, and so is a
+        file that the next sync of its folder would leave out, being hidden or not named as a picture. A content that
+        was taken out is taken back. A file below none of the index's folders stays until :meth:`remove` takes it out.
+        An approximate search is built anew by the next sync at the earliest.
+
+        Args:
+            paths: the files.
+            describer: as for :meth:`sync`.
+            progress: as for :meth:`sync`.
+
+        Raises:
+            InputError: no list of paths.
+            RecipeMismatchError: as for :meth:`sync`, and so the others.
+            IndexBusyError: another process is synchronising this index.
+            IndexStorageError: the disk is full or read-only.
+        """
+        return self._edited(describer, lambda source: editing.add(self._store, self.recipe, paths, source, progress))
+
+    def remove(self, digests: Iterable[bytes]) -> int:
+        """Takes contents out of the collection, with all files that have them; the files themselves stay.
+
+        Searches leave them out at once. Later syncs skip such files, whatever their names, with the reason "taken out
+        of the collection", until :meth:`restore` or :meth:`add` takes the content back.
+
+        Args:
+            digests: of the contents, as :class:`Hit` has them.
+
+        Returns:
+            How many files were taken out.
+
+        Raises:
+            InputError: a content that is not in the collection; then nothing is taken out.
+            IndexBusyError: another process is synchronising this index.
+        """
+        with sole_writer(self._store):
+            count = editing.remove(self._store, digests)
+        self._searchable.forget()
+        return count
+
+    def removed(self) -> dict[bytes, list[str]]:
+        """The contents that were taken out, by digest, each with the files that had it."""
+        return editing.removed(self._store)
+
+    def restore(
+        self, digests: Iterable[bytes], *, describer: Describer | Callable[[], Describer] | None = None
+    ) -> SyncReport:
+        """Takes contents back that :meth:`remove` took out: their files are described, and no longer left out.
+
+        Files that are gone, or have another content by now, are skipped and reported. If it is interrupted, what was
+        not described yet is still taken out.
+
+        Args:
+            digests: of the contents, as :meth:`removed` has them.
+            describer: as for :meth:`sync`.
+
+        Raises:
+            InputError: a content that was not taken out; then nothing is done.
+            RecipeMismatchError: as for :meth:`sync`, and so the others.
+            IndexBusyError: another process is synchronising this index.
+        """
+        return self._edited(describer, lambda source: editing.restore(self._store, self.recipe, digests, source))
 
     def search(
         self,
@@ -113,6 +184,7 @@ class LocalIndex:
         augmentation: bool = False,
         reranking: str = "none",
         exact: bool | None = None,
+        relevant: Sequence[Sequence[bytes]] | None = None,
     ) -> list[list[Hit]]:
         """The most similar pictures for each query row, best first: exactly, unless the collection is very large.
 
@@ -132,6 +204,10 @@ class LocalIndex:
                 one answers where there is one and it can: up to 100 hits or fewer
                 (:attr:`ApproximateInfo.up_to`), of all dimensions, without expansion, augmentation or re-ranking;
                 :meth:`info` has its recall. Similarities are exact in both.
+            relevant: for each row the digests of contents that the user says are right, none for none: the search
+                goes on from the mean of the row and theirs, see :func:`~coocnet.ranking.relevance_feedback`, before
+                any expansion. "auto" has to be reached by the similarity to the row or to one of them; a number by
+                that to the mean.
 
         Returns:
             One list for each row; equal similarities are in order of path.
@@ -139,7 +215,8 @@ class LocalIndex:
         Raises:
             InputError: k below 1, a threshold that is no number, rows that no describer gives, an unknown name, an
                 approximate search that there is not or that cannot answer this, FAISS is needed and not installed,
-                weights by similarity of rows that were never whitened or centred, or too few pictures for "auto".
+                relevant contents that are not in the collection or are not given for each row, weights by similarity
+                of rows that were never whitened or centred, or too few pictures for "auto".
             WhiteningError: more dimensions than the whitening has, or there is no whitening.
         """
         check_count(k)
@@ -148,6 +225,7 @@ class LocalIndex:
         check_names(chosen, reranking)
         gallery = self._searchable.gallery(dim)
         queries = checked_rows(rows, int(self._store.meta("dim") or 0))
+        given = None if relevant is None else editing.rows_given(self._store, relevant, len(queries))
         if not gallery.paths:
             return [[] for _ in queries]
         found = gallery.find(
@@ -159,6 +237,7 @@ class LocalIndex:
             augmentation=augmentation,
             reranking=reranking,
             exact=exact,
+            relevant=given,
         )
         return list(found)
 
@@ -253,6 +332,40 @@ class LocalIndex:
             ImageError: the file cannot be read.
         """
         return self._store.row_of(content_digest(read_bytes(path)))
+
+    def row_of(self, digest: bytes) -> Float[np.ndarray, " d"] | None:
+        """The stored row of a content, before whitening, or None where it is not in the collection."""
+        return self._store.row_of(digest)
+
+    def files_of(self, digest: bytes) -> list[str]:
+        """The files with a content, in order of path; none where it is not in the collection."""
+        return self._store.files_of(digest)
+
+    def listing(self, *, offset: int, limit: int, contains: str = "") -> tuple[int, list[tuple[str, bytes]]]:
+        """A page of the collection, in order of path.
+
+        Args:
+            offset: how many pictures to pass over.
+            limit: at most so many.
+            contains: only those whose path has this text, whether its ASCII letters are small or capital. What lies
+                above the synchronised folder is no part of it, nor above a file that is below none.
+
+        Returns:
+            How many pictures there are in all, and the path of each on the page with its content's digest.
+
+        Raises:
+            InputError: numbers below 0, or text that no path can hold.
+        """
+        return names.listing(self._store, self._current_names(), offset=offset, limit=limit, contains=contains)
+
+    def name_of(self, path: str) -> str:
+        """What a picture is called to others than the owner of this machine, with nothing above its folder.
+
+        Its path from the folder on that was synchronised, the innermost of several, with "/" on every system. Where
+        the index has several, that folder's own name and "/" come first: "photos", the next of the same name
+        "photos (2)". A file that is below none goes by its name alone. Characters that cannot be shown are escaped.
+        """
+        return self._current_names().of(path)
 
     def mean_row(self) -> Float[np.ndarray, " d"] | None:
         """The mean of the stored rows, before any whitening, each different picture counted once, in float64.
@@ -357,6 +470,27 @@ class LocalIndex:
     def info(self) -> IndexInfo:
         """What the index holds, and how it was made."""
         return info_of(self._store, self.recipe)
+
+    def _edited(
+        self,
+        describer: Describer | Callable[[], Describer] | None,
+        edit: Callable[[Callable[[], RowSource]], SyncReport],
+    ) -> SyncReport:
+        """Changes the collection as the sole writer, then learns a whitening where one is due."""
+        with sole_writer(self._store):
+            self._store.adopt(self._recipe_with_known_weights())
+            try:
+                report = edit(lambda: self._row_source(describer))
+            finally:
+                self._searchable.forget()
+            report.whitening = layer.learn_if_due(self._store, self.recipe)
+        return report
+
+    def _current_names(self) -> names.Names:
+        folders = tuple(self._store.folder_paths())
+        if folders != self._names.folders:
+            self._names = names.Names(folders)
+        return self._names
 
     def _put_given(self, whitening: Whitening) -> None:
         store = self._store

@@ -19,6 +19,7 @@ import numpy as np
 
 from coocnet.data.walk import FileStamp
 from coocnet.errors import ForeignIndexError, RecipeMismatchError, printable
+from coocnet.index import removals
 from coocnet.index.database import Database, now, put_meta
 from coocnet.recipe import Recipe
 from coocnet.whitening import Whitening
@@ -210,8 +211,9 @@ class Store:
         return np.frombuffer(found[0][0], "<f4") if found else None
 
     def put(self, described: Iterable[Described]) -> None:
-        """Stores pictures, and rows where the content is new, in one transaction."""
+        """Stores pictures, and rows where the content is new, in one transaction; none of it is left out any more."""
         with self._changing() as db:
+            some_removed = removals.has_table(db)
             for one in described:
                 if one.row is not None:
                     db.execute(
@@ -226,6 +228,9 @@ class Store:
                     " size_bytes = excluded.size_bytes, modified_ns = excluded.modified_ns",
                     (path, one.stamp.size_bytes, one.stamp.modified_ns, one.digest),
                 )
+                db.execute("DELETE FROM skipped WHERE path = ?", (path,))
+                if some_removed:
+                    removals.forget(db, [one.digest])
 
     def drop(self, paths: Iterable[str]) -> None:
         """Forgets pictures, then rows that no picture points to."""
@@ -235,6 +240,26 @@ class Store:
                 db.executemany("DELETE FROM pictures WHERE path = ?", gone)
         with self._database.writing() as db:
             db.execute("DELETE FROM descriptors WHERE id NOT IN (SELECT descriptor FROM pictures)")
+
+    def take_out(self, digests: Iterable[bytes]) -> int:
+        """Takes contents out of the collection with all their files, which are remembered; says how many files."""
+        with self._changing() as db:
+            return removals.take_out(db, digests)
+
+    def taken_out(self) -> list[removals.Removal]:
+        """The files that were taken out, by content and path."""
+        return removals.removals(self._database)
+
+    def forget_removals(self, digests: Iterable[bytes]) -> None:
+        """Leaves contents that were taken out to the next sync again."""
+        with self._database.writing() as db:
+            removals.forget(db, digests)
+
+    def note_removals(self, met: Sequence[removals.Removal]) -> None:
+        """Remembers files that were met with contents which had been taken out."""
+        if met:
+            with self._database.writing() as db:
+                removals.note(db, met)
 
     def note_sync(self, root: str, skipped: dict[str, str]) -> None:
         """Notes that ``root`` was looked through, and which files below it were left out and why."""
@@ -255,6 +280,10 @@ class Store:
         self.note_sync(root, {})
         with self._database.writing() as db:
             db.execute("DELETE FROM folders WHERE path = ?", (os.fsencode(root),))
+
+    def folder_paths(self) -> list[bytes]:
+        """The folders of the collection, in order of their paths; quick, whatever they hold."""
+        return [path for (path,) in self._database.read("SELECT path FROM folders ORDER BY path")]
 
     def folders(self) -> list[SyncedFolder]:
         """The folders of the collection, in order of their paths."""
@@ -277,6 +306,31 @@ class Store:
     def count_contents(self) -> int:
         """Number of different contents, each with one row."""
         return int(self._database.read("SELECT count(*) FROM descriptors")[0][0])
+
+    def files_of(self, digest: bytes) -> list[str]:
+        """The files with a content, in order of path; none where it is unknown."""
+        found = self._database.read(
+            "SELECT path FROM pictures JOIN descriptors ON id = descriptor WHERE digest = ? ORDER BY path", (digest,)
+        )
+        return [os.fsdecode(path) for (path,) in found]
+
+    def stamp_of(self, path: str) -> FileStamp | None:
+        """The stamp that a file was described at, or None where it is not in the collection."""
+        found = self._database.read(
+            "SELECT size_bytes, modified_ns FROM pictures WHERE path = ?", (os.fsencode(path),)
+        )
+        return FileStamp(*found[0]) if found else None
+
+    def pictures(self, offset: int = 0, limit: int = -1) -> Iterator[tuple[bytes, int]]:
+        """Paths, in order, with the numbers of their contents; from ``offset`` on, so many if ``limit`` is not -1."""
+        return self._database.stream(
+            "SELECT path, descriptor FROM pictures ORDER BY path LIMIT ? OFFSET ?", (limit, offset)
+        )
+
+    def digest_of(self, content: int) -> bytes:
+        """The digest of a content by its number, which is there."""
+        digest: bytes = self._database.read("SELECT digest FROM descriptors WHERE id = ?", (content,))[0][0]
+        return digest
 
     def holds(self, path: str) -> bool:
         """Whether a file of this path is in the collection."""

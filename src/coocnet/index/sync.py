@@ -23,6 +23,7 @@ from coocnet.data.walk import FileStamp, FoundFile, Walk, real_folder, walk
 from coocnet.errors import ImageError, IndexBusyError, IndexStorageError, InputError, printable
 from coocnet.index.database import LOCK_NAME
 from coocnet.index.layer import take_shipped
+from coocnet.index.removals import CHANGED, TAKEN_OUT, Removal
 from coocnet.index.store import Described, Store
 from coocnet.recipe import Recipe
 
@@ -92,10 +93,11 @@ class SyncReport:
 
 @dataclass
 class Job:
-    """A file on its way into the index."""
+    """A file on its way into the index; with ``expected`` only if that is its content."""
 
     file: FoundFile
     is_new: bool
+    expected: bytes = b""
     digest: bytes = b""
 
 
@@ -116,15 +118,19 @@ def synchronise(
     started = time.monotonic()
     store.check_recipe(recipe)
     found, stored = _look_through(folder, store, allow_empty)
-    run = _Run(store, recipe, set(stored), store.digests(), progress)
+    removals = store.taken_out()
+    run = Run(store, recipe, set(stored), progress, removed={removal.digest for removal in removals})
+    known_as_removed = set() if verify_content else {(removal.path, removal.stamp) for removal in removals}
+    left_out = [file.path for file in found.files if (file.path, file.stamp) in known_as_removed]
+    out = set(left_out)
     todo = [
         Job(file, is_new=file.path not in stored)
         for file in found.files
-        if verify_content or stored.get(file.path) != file.stamp
+        if file.path not in out and (verify_content or stored.get(file.path) != file.stamp)
     ]
-    run.report.unchanged = len(found.files) - len(todo)
+    run.report.unchanged = len(found.files) - len(left_out) - len(todo)
     run.report.others, run.report.linked_folders = found.others, found.linked_folders
-    run.report.skipped += [*found.skipped, *found.unread_folders]
+    run.report.skipped += [*found.skipped, *found.unread_folders, *(ImageError(path, TAKEN_OUT) for path in left_out)]
     if todo:
         run.describe(todo, describer)
     run.drop_gone(found)
@@ -137,26 +143,37 @@ def synchronise(
     return run.report
 
 
-class _Run:
-    """One sync in progress."""
+class Run:
+    """Files on their way into the index.
+
+    Args:
+        store: the store of record.
+        recipe: of the rows.
+        stored_paths: those of the files that are in the index already.
+        progress: called after every file.
+        removed: contents that are left out.
+    """
 
     def __init__(
         self,
         store: Store,
         recipe: Recipe,
         stored_paths: set[str],
-        digests: set[bytes],
         progress: Callable[[SyncProgress], None] | None,
+        *,
+        removed: set[bytes],
     ) -> None:
         self.store = store
         self.recipe = recipe
         self.stored_paths = stored_paths
-        self.known = digests
+        self.known = store.digests()
         self.progress = progress
+        self.removed = removed
         self.report = SyncReport()
         self.unusable: set[str] = set()
         self._finished: list[Described] = []
         self._copies: list[Job] = []
+        self._met_removed: list[Removal] = []
         self._in_flight: set[bytes] = set()
         self._guard = threading.Lock()
         self._stored_at = time.monotonic()
@@ -182,6 +199,7 @@ class _Run:
         for job in self._copies:
             self._take_copy(job)
         self._flush()
+        self.store.note_removals(self._met_removed)
 
     def drop_gone(self, found: Walk) -> None:
         """Forgets pictures whose files are gone or no longer pictures; keeps what merely could not be looked at."""
@@ -189,12 +207,16 @@ class _Run:
         unknown = tuple(os.path.join(error.path, "") for error in found.unread_folders)
         gone = [path for path in self.stored_paths - present if not (unknown and path.startswith(unknown))]
         self.store.drop([*gone, *self.unusable])
-        self.report.dropped = len(gone) + len(self.unusable)
+        self.report.dropped += len(gone) + len(self.unusable)
 
     def _load(self, job: Job, size_px: int | None) -> Picture | None:
         """Reads a file once for both its digest and its pixels; None where the content needs no description."""
         content = read_bytes(job.file.path)
         job.digest = content_digest(content)
+        if job.digest in self.removed:
+            raise ImageError(job.file.path, TAKEN_OUT)
+        if job.expected not in (b"", job.digest):
+            raise ImageError(job.file.path, CHANGED)
         with self._guard:
             if job.digest in self.known or job.digest in self._in_flight:
                 return None
@@ -203,6 +225,8 @@ class _Run:
 
     def _take(self, job: Job, outcome: Outcome) -> None:
         if isinstance(outcome, ImageError):
+            if job.digest in self.removed:
+                self._met_removed.append(Removal(job.digest, job.file.path, job.file.stamp))
             self._skip(job, outcome)
         elif outcome is None and job.digest not in self.known:
             self._copies.append(job)  # its first copy is still on the way, or will turn out damaged

@@ -27,7 +27,7 @@ from jaxtyping import Float
 from coocnet.ranking.checks import mean_similarity
 from coocnet.ranking.cut import similarity_cut
 from coocnet.ranking.diffusion import Diffusion
-from coocnet.ranking.expansion import alpha_expansion, augment_database, average_expansion
+from coocnet.ranking.expansion import alpha_expansion, augment_database, average_expansion, relevance_feedback
 from coocnet.ranking.nearest import Ranked, neighbours
 from coocnet.ranking.reciprocal import Reciprocal, reciprocal_rerank
 
@@ -82,5 +82,6 @@ __all__ = [
     "mean_similarity",
     "neighbours",
     "reciprocal_rerank",
+    "relevance_feedback",
     "similarity_cut",
 ]

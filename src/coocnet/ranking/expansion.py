@@ -1,10 +1,16 @@
-"""Query expansion and database augmentation: a row becomes the unit weighted mean of itself and its nearest."""
+"""Query expansion and database augmentation: a row becomes the unit weighted mean of itself and others.
+
+These are its nearest, or those of which the user says that they are right.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float, Int
 
+from coocnet.errors import InputError
 from coocnet.ranking.checks import need_between, need_count, need_whitened, unit_or_zero
 from coocnet.ranking.nearest import Ranked, graph_of, nearest, nearest_others
 from coocnet.whitening import unit_rows
@@ -91,6 +97,35 @@ def alpha_expansion(
     need_whitened(rows, alpha, whitened)
     found = nearest(rows, queries, n)
     return _mean(rows, queries, found.positions, _weights(found.scores, alpha))
+
+
+def relevance_feedback(
+    queries: Float[np.ndarray, "q d"], relevant: Sequence[Float[np.ndarray, "_ d"]]
+) -> Float[np.ndarray, "q d"]:
+    """Relevance feedback: q' = q + Σ_{i ∈ R} x_i, then unit length, over the rows R that the user says are right.
+
+    Source: Rocchio 1971, "Relevance Feedback in Information Retrieval", the positive part alone; with all weights 1,
+    as Chum et al. 2007, "Total Recall", average a query with its results that were verified.
+
+    Args:
+        queries: the query rows, whitened if the database is.
+        relevant: for each query the rows of its relevant pictures, (m, d), none or more.
+
+    Returns:
+        Unit rows; a query without relevant pictures is as it was, a blank one with some is their mean.
+
+    Raises:
+        InputError: rows that are not of length 1 or 0, or not one array for each query.
+    """
+    queries = unit_or_zero("queries", queries)
+    if len(relevant) != len(queries):
+        raise InputError(f"relevant rows are one array for each of {len(queries)} queries, got {len(relevant)}")
+    out = queries.copy()
+    for at, rows in enumerate(relevant):
+        liked = unit_or_zero("relevant rows", rows, dim=queries.shape[1])
+        if len(liked):
+            out[at] = unit_rows(queries[at, None] + liked.sum(0, keepdims=True))[0]
+    return out
 
 
 def augment_database(

@@ -1,0 +1,84 @@
+"""What was taken out of the collection on purpose: contents, with the files that had them.
+
+Kept in a table that is made when it is first needed, so that an index without it stays one of this format.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from coocnet.data.walk import FileStamp
+from coocnet.index.database import Database
+
+TAKEN_OUT = "taken out of the collection"
+"""The reason under which a sync leaves such a file out."""
+CHANGED = f"changed since it was {TAKEN_OUT}"
+_TABLE = (
+    "CREATE TABLE IF NOT EXISTS removed (digest BLOB NOT NULL, path BLOB NOT NULL, size_bytes INTEGER NOT NULL,"
+    " modified_ns INTEGER NOT NULL, PRIMARY KEY (digest, path)) WITHOUT ROWID"
+)
+
+_WHETHER_MADE = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'removed'"
+
+
+@dataclass(frozen=True)
+class Removal:
+    """A file that had a content when this was taken out, or was met with it later."""
+
+    digest: bytes
+    path: str
+    stamp: FileStamp
+
+
+def removals(database: Database) -> list[Removal]:
+    """All of them, by content and path."""
+    if not database.read(_WHETHER_MADE):
+        return []
+    found = database.read("SELECT digest, path, size_bytes, modified_ns FROM removed ORDER BY digest, path")
+    return [Removal(digest, os.fsdecode(path), FileStamp(size, modified)) for digest, path, size, modified in found]
+
+
+def take_out(db: sqlite3.Connection, digests: Iterable[bytes]) -> int:
+    """Moves the files of contents from the collection here, within a transaction.
+
+    Returns:
+        How many files.
+    """
+    db.execute(_TABLE)
+    count = 0
+    for digest in digests:
+        of_content = "descriptor = (SELECT id FROM descriptors WHERE digest = ?)"
+        db.execute(
+            "INSERT OR REPLACE INTO removed (digest, path, size_bytes, modified_ns)"  # noqa: S608
+            f" SELECT ?, path, size_bytes, modified_ns FROM pictures WHERE {of_content}",
+            (digest, digest),
+        )
+        count += db.execute(f"DELETE FROM pictures WHERE {of_content}", (digest,)).rowcount  # noqa: S608
+        db.execute("DELETE FROM descriptors WHERE digest = ?", (digest,))
+    return count
+
+
+def has_table(db: sqlite3.Connection) -> bool:
+    """Whether anything was ever taken out."""
+    return db.execute(_WHETHER_MADE).fetchone() is not None
+
+
+def forget(db: sqlite3.Connection, digests: Iterable[bytes]) -> None:
+    """No longer remembers that these were taken out, within a transaction; others are no error."""
+    if has_table(db):
+        db.executemany("DELETE FROM removed WHERE digest = ?", ((digest,) for digest in digests))
+
+
+def note(db: sqlite3.Connection, met: Iterable[Removal]) -> None:
+    """Remembers other files of contents that are here already; those they were renamed from are forgotten."""
+    for one in met:
+        paths = db.execute("SELECT path FROM removed WHERE digest = ?", (one.digest,)).fetchall()
+        gone = [(one.digest, path) for (path,) in paths if not os.path.lexists(path)]
+        db.executemany("DELETE FROM removed WHERE digest = ? AND path = ?", gone)
+        db.execute(
+            "INSERT OR REPLACE INTO removed (digest, path, size_bytes, modified_ns) VALUES (?, ?, ?, ?)",
+            (one.digest, os.fsencode(one.path), one.stamp.size_bytes, one.stamp.modified_ns),
+        )
