@@ -1,10 +1,7 @@
 /** One of the two pictures that are compared, with what is painted over it; and the legend of both. */
 
-import { el } from "./dom.js";
+import { digits, el } from "./dom.js";
 import { cellBelow, paintBar, paintMap, paintPart } from "./overlay.js";
-
-const digits = (value, count) =>
-  new Intl.NumberFormat("en", { maximumSignificantDigits: count }).format(value);
 
 export class Pane {
   /**
