@@ -93,8 +93,14 @@ def random_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def recipe(random_weights: Path) -> Recipe:
+def recipe(quick: Recipe) -> Recipe:
     """A quick recipe that needs nothing from outside."""
+    return quick
+
+
+@pytest.fixture(scope="session")
+def quick(random_weights: Path) -> Recipe:
+    """As ``recipe``, for fixtures that outlive a test."""
     return Recipe(
         name="quick",
         backbone="squeezenet1_1",

@@ -50,6 +50,14 @@ def alpha_expansion(rows: np.ndarray, query: np.ndarray, n: int, alpha: float) -
     return unit(total)
 
 
+def relevance_feedback(query: np.ndarray, relevant: np.ndarray) -> np.ndarray:
+    """Rocchio 1971, the positive part with all weights 1."""
+    total = query.copy()
+    for row in relevant:
+        total = total + row
+    return unit(total / (len(relevant) + 1))
+
+
 def augmented(rows: np.ndarray, at: int, n: int, alpha: float) -> np.ndarray:
     """One row of the augmented database."""
     total = rows[at].copy()

@@ -27,7 +27,7 @@ from coocnet.recipe import Recipe
 SUBFOLDER = "Größe & <script>alert(1) 'x'"
 """A folder's name that a careless page or address would not survive."""
 ODD_NAME = 'Tür "1" <b> 100% #2?.jpg'
-SERVED = re.compile(r"coocnet serves (?P<name>.+) at (?P<url>http://\S+/)\s*$")
+SERVED = re.compile(r"coocnet serves (?P<name>.+) at (?P<url>https?://[^\s#]+/)(#token=(?P<token>\S+))?\s*$")
 _PATIENCE_S = 60
 
 
@@ -106,12 +106,14 @@ class Service:
     Attributes:
         url: of the page, with a slash at its end.
         name: the collection's, as the command says it.
+        token: the one that it made, if any.
         process: the command's.
         log: the file with its standard error.
     """
 
     url: str
     name: str
+    token: str
     process: subprocess.Popen[str]
     log: Path
 
@@ -151,8 +153,9 @@ def serve(index: Path, *options: object, home: Path, **environment: str) -> Iter
     reader.start()
     try:
         served = _await(lines, process, log)
-        yield Service(served["url"], served["name"], process, log)
-        process.send_signal(signal.SIGTERM)
+        yield Service(served["url"], served["name"], served["token"] or "", process, log)
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
         status = process.wait(_PATIENCE_S)
         assert status == 0, f"the command ended with {status} when it was told to stop:\n{log.read_text()}"
         assert "Traceback" not in log.read_text(), log.read_text()

@@ -513,9 +513,55 @@ def test_version_and_help_name_every_command(run) -> None:
     assert run("--version").stdout.startswith("coocnet ")
     top = run("--help").stdout
     names = ("index", "search", "heatmap", "weights", "info", "recipes", "whitening", "centre", "explain", "datasets")
+    names += ("remove", "restore")
     for name in names:
         assert name in top
         page = run(name, "--help")
         assert page.returncode == 0
-        if name in ("index", "search", "heatmap", "whitening", "centre", "explain", "datasets"):
+        if name in ("index", "search", "heatmap", "whitening", "centre", "explain", "datasets", "remove", "restore"):
             assert "Example" in page.stdout
+
+
+def test_pictures_are_taken_out_listed_and_taken_back(run, photos: Path, recipe_file: Path) -> None:
+    run("index", photos, "--recipe", recipe_file)
+    first, second = sorted(photos.iterdir())[:2]
+    copy = Path(shutil.copy(first, photos / "copy.jpg"))
+    run("index", photos)
+    assert "No picture is taken out" in run("restore").stdout
+    out = run("remove", first, second)
+    assert out.returncode == 0, out.stderr
+    assert out.stdout.splitlines()[:3] == sorted(map(str, (copy, first, second)))
+    assert "3 taken out of the collection" in out.stdout
+    assert first.is_file()
+    assert run("restore").stdout.splitlines() == sorted(map(str, (copy, first, second)))
+    synced = run("index", photos)
+    assert "taken out of the collection" in synced.stderr
+    again = run("remove", first)
+    assert (again.returncode, "already" in again.stderr) == (1, True)
+    first.unlink()
+    back = run("restore", first)
+    assert back.returncode == 0, back.stderr
+    assert "1 added" in back.stdout
+    assert "no such file" in back.stderr
+    assert run("restore").stdout.splitlines() == [str(second)]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("remove", "elsewhere.png"), "not in this collection"),
+        (("remove", "missing.png"), "no such file"),
+        (("restore", "elsewhere.png"), "not taken out"),
+        (("restore", "missing.png"), "not taken out"),
+    ],
+    ids=str,
+)
+def test_pictures_that_are_not_there_to_be_taken_out_or_back_are_named(
+    run, photos: Path, recipe_file: Path, tmp_path: Path, arguments, says
+) -> None:
+    run("index", photos, "--recipe", recipe_file)
+    Image.new("RGB", (50, 40), "teal").save(tmp_path / "elsewhere.png")
+    out = run(*arguments)
+    assert out.returncode == 1
+    assert arguments[1] in out.stderr
+    assert says in out.stderr

@@ -20,10 +20,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image, features
+from PIL import ExifTags, Image, ImageFile, features
 
 from coocnet.data import images
-from coocnet.data.images import Picture, content_digest, decode, read_bytes
+from coocnet.data.images import Measured, Picture, content_digest, decode, measured, read_bytes
 from coocnet.errors import ImageError, InputError
 
 ROWS, COLUMNS = np.mgrid[0:12, 0:16]
@@ -648,3 +648,73 @@ def test_a_mutated_picture_decodes_or_is_refused(content: bytes, warnings_are: s
     assert picture.pixels.dtype == np.uint8
     assert picture.pixels.ndim == picture.pixels.shape[2] == 3
     assert 1 <= max(picture.pixels.shape[:2]) <= size_px
+
+
+# ---- size from the header ----
+
+
+def turned(kind: str, orientation: int) -> bytes:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    return encoded(SMOOTH, kind, exif=exif)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize(
+    "kind",
+    ["JPEG", "MPO", "PNG", "WEBP", "TIFF", pytest.param("AVIF", marks=MADE_WITH_AVIF), "HEIF"],
+)
+def test_the_measured_size_is_that_of_the_upright_picture(kind: str, orientation: int) -> None:
+    if kind == "HEIF":
+        pytest.importorskip("pillow_heif").register_heif_opener()
+    content = turned(kind, orientation)
+    size = measured(content, "holiday")
+    assert (size.width, size.height) == decoded(content).full_size_px
+    assert size.format in {kind, "JPEG" if kind == "MPO" else kind}
+
+
+@pytest.mark.parametrize("kind", ["GIF", "BMP"])
+def test_formats_without_an_orientation_are_measured(kind: str) -> None:
+    assert measured(encoded(SMOOTH, kind), "holiday") == Measured(16, 12, kind)
+
+
+def test_the_orientation_of_a_png_is_read_behind_its_pixels_too() -> None:
+    content = turned("PNG", 6)
+    start = content.index(b"eXIf") - 4
+    end = start + 12 + int.from_bytes(content[start : start + 4], "big")
+    last = content.index(b"IEND") - 4
+    late = content[:start] + content[end:last] + content[start:end] + content[last:]
+    assert decoded(late).full_size_px == (12, 16)
+    assert measured(late, "holiday") == Measured(12, 16, "PNG")
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "BMP"])
+def test_measuring_decodes_nothing(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    content = encoded(SMOOTH, kind)
+
+    def load(*_: object, **__: object) -> None:
+        pytest.fail("pixels were decoded")
+
+    for one in (Image.Image, ImageFile.ImageFile):
+        monkeypatch.setattr(one, "load", load)
+    assert measured(content, "holiday").width == 16
+
+
+@pytest.mark.parametrize("content", [b"hello", b"", b"\x89PNG\r\n\x1a\n", encoded(SMOOTH, "JPEG")[:30]], ids=len)
+def test_what_is_no_picture_has_no_size(content: bytes) -> None:
+    with pytest.raises(ImageError, match=r"holiday\.jpg"):
+        measured(content, "holiday.jpg")
+
+
+@pytest.mark.parametrize("box", [None, (0.0, 0.0, 2.0, 2.0)])
+def test_a_picture_above_the_pixel_bound_is_refused_before_it_is_decoded(box: images.Box | None) -> None:
+    content = encoded(SMOOTH, "PNG")
+    assert decode(content, "p.png", size_px=None, box=box, most_px=192).full_size_px == (16, 12)
+    with pytest.raises(ImageError, match=r"more than 0\.000191 megapixels"):
+        decode(content[:60], "p.png", size_px=None, box=box, most_px=191)
+
+
+@pytest.mark.parametrize("most_px", [0, -1, 1.5, True, "1"])
+def test_a_pixel_bound_that_is_none_is_refused(most_px: object) -> None:
+    with pytest.raises(InputError, match="most_px"):
+        decode(b"", "p.png", size_px=None, most_px=most_px)

@@ -1,4 +1,4 @@
-"""Query expansion and re-ranking on an index are those of the ranking room on its rows."""
+"""Query expansion, re-ranking and relevant pictures on an index are those of the ranking room on its rows."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ import pytest
 from coocnet.describe import Describer
 from coocnet.errors import InputError
 from coocnet.index import open_index
-from coocnet.ranking import EXPANSIONS, RERANKINGS, augment_database, neighbours
-from indexing import sync
+from coocnet.ranking import EXPANSIONS, RERANKINGS, augment_database, neighbours, similarity_cut
+from indexing import named, put, sync, synthetic_rows
+from reference_ranking import unit
 
 
 @pytest.fixture
@@ -156,3 +157,92 @@ def test_centred_rows_count_as_whitened(place, photos, recipe) -> None:
 def test_unknown_names_are_refused_even_where_there_is_nothing_to_find(place, recipe, options) -> None:
     with open_index(place, recipe) as index, pytest.raises(InputError, match="'some'"):
         index.search(np.zeros((1, 4), np.float32), k=1, **options)
+
+
+# Relevant pictures
+
+
+def digests_in_order(index) -> list[bytes]:
+    return [digest for _, digest in index.listing(offset=0, limit=100_000)[1]]
+
+
+@pytest.mark.parametrize("expansion", ["none", "aqe"])
+def test_relevant_pictures_move_the_query_to_their_mean(whitened, expansion) -> None:
+    index, rows, whitened_rows = whitened
+    digests = digests_in_order(index)
+    chosen = [[7, 4], [], [12]]
+    moved = np.stack(
+        [unit(sum((whitened_rows[i] for i in some), whitened_rows[at])) for at, some in enumerate(chosen)]
+    ).astype(np.float32)
+    if expansion == "aqe":
+        moved = EXPANSIONS["aqe"](whitened_rows, moved, n=4, alpha=2.0)
+    expected = neighbours(whitened_rows, moved, k=18)
+    relevant = [[digests[i] for i in some] for some in chosen]
+    found = index.search(rows[:3], k=18, relevant=relevant, expansion=expansion)
+    for hits, positions, scores in zip(found, expected.positions, expected.scores, strict=True):
+        assert [hit.digest for hit in hits] == [digests[at] for at in positions]
+        np.testing.assert_allclose([hit.similarity for hit in hits], scores, atol=1e-5)
+    assert found[1] == index.search(rows[:3], k=18, expansion=expansion)[1]
+
+
+def test_a_blank_query_becomes_the_mean_of_its_relevant_pictures(whitened) -> None:
+    index, rows, whitened_rows = whitened
+    digests = digests_in_order(index)
+    hits = index.search(np.zeros_like(rows[:1]), k=18, relevant=[[digests[3], digests[8], digests[3]]])[0]
+    mean = unit(whitened_rows[3] + whitened_rows[8])
+    np.testing.assert_allclose(
+        [hit.similarity for hit in hits], [whitened_rows[digests.index(hit.digest)] @ mean for hit in hits], atol=1e-5
+    )
+
+
+def test_fewer_dimensions_hold_for_relevant_pictures_too(whitened) -> None:
+    index, rows, whitened_rows = whitened
+    digests = digests_in_order(index)
+    few = np.stack([unit(row) for row in whitened_rows[:, :3]])
+    best = index.search(rows[:1], k=18, dim=3, relevant=[[digests[8]]])[0]
+    mean = unit(few[0] + few[8])
+    np.testing.assert_allclose(
+        [hit.similarity for hit in best], [few[digests.index(hit.digest)] @ mean for hit in best], atol=1e-5
+    )
+
+
+def test_the_learned_threshold_is_reached_by_the_query_or_a_relevant_picture(place) -> None:
+    rows = synthetic_rows(300)
+    put(place, named(rows))
+    with open_index(place) as index:
+        digests = digests_in_order(index)
+        by_digest = {digest: index.row_of(digest) for digest in digests}
+        queries = synthetic_rows(6, seed=5)
+        relevant = [digests[3 * at : 3 * at + at] for at in range(6)]
+        cut = similarity_cut(np.stack([by_digest[digest] for digest in digests]))
+        kept = 0
+        for query, some, hits, whole in zip(
+            queries,
+            relevant,
+            index.search(queries, k=300, threshold="auto", relevant=relevant),
+            index.search(queries, k=300, relevant=relevant),
+            strict=True,
+        ):
+            tests = [query, *(by_digest[digest] for digest in some)]
+            expected = [
+                hit.digest for hit in whole if max(float(by_digest[hit.digest] @ row) for row in tests) >= cut
+            ]
+            assert [hit.digest for hit in hits] == expected
+            kept += len(expected)
+        assert 0 < kept < 6 * 300
+
+
+def test_relevant_contents_that_are_not_there_are_quoted(whitened) -> None:
+    index, rows, _ = whitened
+    known = digests_in_order(index)[0]
+    with pytest.raises(InputError, match="ab" * 16):
+        index.search(rows[:1], k=3, relevant=[[known, b"\xab" * 16]])
+    with pytest.raises(InputError, match="one list for each of 2 rows"):
+        index.search(rows[:2], k=3, relevant=[[known]])
+    with pytest.raises(InputError, match="digests"):
+        index.search(rows[:1], k=3, relevant=[known])
+
+
+def test_relevant_contents_are_looked_for_even_in_an_empty_index(place, recipe) -> None:
+    with open_index(place, recipe) as index, pytest.raises(InputError, match="ab" * 16):
+        index.search(np.zeros((1, 4), np.float32), k=1, relevant=[[b"\xab" * 16]])

@@ -445,3 +445,30 @@ def test_ranking_loads_neither_torch_nor_scipy() -> None:
     code = "import sys, coocnet.ranking; sys.exit(str({'torch', 'scipy'} & set(sys.modules) or ''))"
     done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True)
     assert done.stderr.strip() == ""
+
+
+# ------------------------------------------------------------------------------------ relevance feedback
+
+
+def test_relevance_feedback_is_the_mean_of_a_query_and_its_relevant_rows() -> None:
+    queries = np.concatenate([ROWS[:3], np.zeros_like(ROWS[:2])])
+    relevant = [ROWS[5:8], ROWS[:0], ROWS[9:10], ROWS[4:6], ROWS[:0]]
+    expected = [
+        reference.relevance_feedback(query.astype(np.float64), some.astype(np.float64))
+        for query, some in zip(queries, relevant, strict=True)
+    ]
+    moved = ranking.relevance_feedback(queries, relevant)
+    np.testing.assert_allclose(moved, expected, atol=2e-6)
+    np.testing.assert_array_equal(moved[1], queries[1])
+    opposite = ranking.relevance_feedback(ROWS[:1], [-ROWS[:1]])
+    assert not opposite.any()
+
+
+@pytest.mark.parametrize(
+    ("relevant", "says"),
+    [([], "each of 2 queries, got 0"), ([LONG, LONG], "number 3"), ([ROWS[:1, :3], ROWS[:1]], "dimensions")],
+    ids=str,
+)
+def test_relevant_rows_that_cannot_be_are_refused(relevant, says: str) -> None:
+    with pytest.raises(InputError, match=says):
+        ranking.relevance_feedback(ROWS[:2], relevant)

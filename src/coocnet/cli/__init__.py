@@ -9,6 +9,7 @@ from coocnet.cli import (
     pictures,
     removal,
     reproduction,
+    serving,
     training,
 )
 from coocnet.cli.app import app, main
@@ -24,5 +25,6 @@ __all__ = [
     "pictures",
     "removal",
     "reproduction",
+    "serving",
     "training",
 ]

@@ -153,6 +153,10 @@ class Gallery:
                 similarities[at] = np.maximum(similarities[at], to_these.max(0))
         return similarities
 
+    def approximates(self, k: int, *, plainly: bool) -> bool:
+        """Whether a search for so many hits, with nothing but similarities if ``plainly``, would be approximate."""
+        return self._approximate_for(None, k=k, plainly=plainly) is not None
+
     def _approximate_for(self, exact: bool | None, *, k: int, plainly: bool) -> ApproximateSearch | None:
         """The approximate search where it is asked for, or nobody cares, and it can answer."""
         if exact:

@@ -56,6 +56,33 @@ class LocalIndex:
         """The recipe this index was opened with, else the one that it stores."""
         return self._asked or self._store.recipe
 
+    @property
+    def location(self) -> str:
+        """The index's own folder."""
+        return os.fspath(self._store.location)
+
+    @property
+    def dim(self) -> int:
+        """Dimensions of a stored row; 0 before the first sync."""
+        return int(self._store.meta("dim") or 0)
+
+    @property
+    def folders(self) -> list[str]:
+        """The folders it was synchronised with, in order of their paths."""
+        return [os.fsdecode(path) for path in self._store.folder_paths()]
+
+    def state(self) -> str:
+        """What a search reads now, told from every other state: it changes with the pictures and the whitening."""
+        return kept.state_of(self._store, self.recipe)
+
+    def check_in_place(self) -> None:
+        """Refuses to go on where the index is no longer where it was opened.
+
+        Raises:
+            IndexStorageError: it was moved, deleted or replaced.
+        """
+        self._store.check_in_place()
+
     def sync(
         self,
         folder: str | os.PathLike[str],
@@ -240,6 +267,12 @@ class LocalIndex:
             relevant=given,
         )
         return list(found)
+
+    def approximates(self, *, k: int, expansion: str | None = None, reranking: str = "none") -> bool:
+        """Whether :meth:`search` would answer approximately where nobody asks for either."""
+        chosen = self.recipe.expansion if expansion is None else expansion
+        gallery = self._searchable.gallery()
+        return bool(gallery.paths) and gallery.approximates(k, plainly=chosen == "none" and reranking == "none")
 
     def build_ann(self, *, progress: Callable[[int, int], None] | None = None) -> ApproximateInfo:
         """Builds an approximate search through FAISS and keeps it beside the index; a sync builds it anew when due.

@@ -1,0 +1,303 @@
+"""What every request passes before anything is done for it, and every answer on its way out."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import ipaddress
+import math
+import platform
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, MutableMapping
+from http.cookies import CookieError, SimpleCookie
+from typing import Any
+
+import anyio
+from starlette.datastructures import Headers, MutableHeaders
+
+from coocnet.serve.metrics import Metrics
+from coocnet.serve.problems import Problem, log, overloaded, problem_of_service
+from coocnet.serve.settings import Settings
+
+Message = MutableMapping[str, Any]
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+_WITHOUT_TOKEN = ("/health/", "/static/", "/api/session")
+_PICTURE_BODIES = ("/api/uploads", "/api/pictures", "/api/search/image")
+_LOOPBACK = ("localhost", "127.0.0.1", "::1")
+_WRONG_TOKEN_COSTS_S = 0.5
+_TRY_LATER_S = 5
+_GONE = 499  # as proxies count a client that left before its answer
+_PAGE_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; connect-src 'self'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+_DATA_POLICY = "default-src 'none'; img-src 'self'; sandbox; frame-ancestors 'none'"
+_HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+
+
+class Session:
+    """What a client has to show where a token is needed: the token itself, or a cookie that was given for it."""
+
+    def __init__(self, token: str) -> None:
+        self._token = token.encode()
+        key = hmac.new(self._token, b"coocnet session", hashlib.sha256).hexdigest()
+        # Cookies are shared by all ports of a host: each token has a name of its own.
+        self.cookie_name = f"coocnet_{hashlib.sha256(key.encode()).hexdigest()[:8]}"
+        self.cookie = key
+
+    @property
+    def is_needed(self) -> bool:
+        """Whether a token is asked for at all."""
+        return bool(self._token)
+
+    def accepts_token(self, given: str) -> bool:
+        """Whether this is the token, compared in a time that tells nothing."""
+        return hmac.compare_digest(given.encode("utf-8", "surrogatepass"), self._token)
+
+    def is_shown(self, headers: Headers) -> bool:
+        """Whether a request shows the token or the cookie."""
+        kind, _, given = headers.get("authorization", "").partition(" ")
+        if kind.lower() == "bearer":
+            return self.accepts_token(given.strip())
+        try:
+            held = SimpleCookie(headers.get("cookie", "")).get(self.cookie_name)
+        except CookieError:
+            return False
+        return held is not None and hmac.compare_digest(held.value.encode(), self.cookie.encode())
+
+
+class Gate:
+    """Refuses what must not come in, bounds what does, and gives every answer the headers it needs."""
+
+    def __init__(self, app: App, settings: Settings, session: Session, metrics: Metrics) -> None:
+        self._app = app
+        self._settings = settings
+        self._session = session
+        self._metrics = metrics
+        self._hosts = {name.lower() for name in (*_LOOPBACK, *settings.hosts)}
+        if session.is_needed:
+            own = platform.node().lower()
+            self._hosts |= {own, f"{own}.local"}
+        self._in_work = 0
+        self._streams = 0
+        self._by_client: Counter[str] = Counter()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request."""
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+            return
+        if scope["type"] != "http":
+            await send({"type": "websocket.close", "code": 1000})
+            return
+        started = time.perf_counter()
+        answer = _Answer(scope, send, self._settings.transfer_time_s)
+        try:
+            await self._passed(scope, receive, answer)
+        except Problem as problem:
+            self._metrics.refused.labels(problem.name).inc()
+            if answer.status is None:
+                await problem.response()(scope, receive, answer.send)
+        except Exception:
+            log.exception("%s %s", _method(scope), scope["path"])
+            if answer.status is None:
+                await problem_of_service().response()(scope, receive, answer.send)
+        finally:
+            route = getattr(scope.get("route"), "path", "other")
+            self._metrics.requests.labels(_method(scope), route, answer.status or _GONE).inc()
+            self._metrics.seconds.labels(route).observe(time.perf_counter() - started)
+
+    async def _passed(self, scope: Scope, receive: Receive, answer: _Answer) -> None:
+        self._check_host(scope)
+        self._check_origin(scope)
+        await self._check_token(scope)
+        try:
+            await self._admitted(scope, receive, answer)
+        except TimeoutError:
+            if answer.status is None:
+                raise
+            log.warning("%s %s: the answer was not taken in time", _method(scope), scope["path"])
+
+    def _check_host(self, scope: Scope) -> None:
+        """A name that leads here by somebody else's name service would let other sites read what is here."""
+        named = Headers(scope=scope).get("host", "")
+        host = _host(named)
+        if host in self._hosts or (self._session.is_needed and _is_address(host)):
+            return
+        raise Problem(
+            421,
+            "host",
+            f"this service does not answer to the name {named[:100]!r}; start it with --name to have it do so",
+        )
+
+    def _check_origin(self, scope: Scope) -> None:
+        """Other sites may lead to the page, and do nothing else here."""
+        headers = Headers(scope=scope)
+        site, origin = headers.get("sec-fetch-site"), headers.get("origin")
+        leads_here = scope["method"] == "GET" and not scope["path"].startswith(("/api/", "/metrics"))
+        foreign = site in ("cross-site", "same-site")
+        if site is None and origin is not None:
+            foreign = origin.partition("://")[2].lower() != headers.get("host", "").lower()
+        if foreign and not leads_here:
+            raise Problem(403, "cross-site", "requests from pages of other sites are refused")
+
+    async def _check_token(self, scope: Scope) -> None:
+        path = scope["path"]
+        if not self._session.is_needed or path == "/" or path.startswith(_WITHOUT_TOKEN):
+            return
+        headers = Headers(scope=scope)
+        if self._session.is_shown(headers):
+            return
+        if "authorization" in headers:
+            await anyio.sleep(_WRONG_TOKEN_COSTS_S)
+        raise Problem(401, "token", "show the token: Authorization: Bearer TOKEN, or exchange it at /api/session")
+
+    async def _admitted(self, scope: Scope, receive: Receive, answer: _Answer) -> None:
+        path = scope["path"]
+        if not path.startswith("/api/"):
+            await self._app(scope, receive, answer.send)
+            return
+        client = str((scope.get("client") or ("",))[0])
+        if path.endswith("/events"):
+            if self._streams >= self._settings.streams:
+                raise overloaded()
+            self._streams += 1
+            try:
+                await self._app(scope, receive, answer.send)
+            finally:
+                self._streams -= 1
+            return
+        if self._in_work >= self._settings.at_once:
+            raise overloaded()
+        if self._by_client[client] >= self._settings.per_client:
+            detail = f"{self._by_client[client]} requests of yours are in work; wait for answers before asking more"
+            raise Problem(429, "too-many", detail, retry_after_s=1)
+        self._in_work += 1
+        self._by_client[client] += 1
+        self._metrics.in_work.inc()
+        try:
+            await self._in_time(scope, receive, answer)
+        finally:
+            self._metrics.in_work.dec()
+            self._in_work -= 1
+            self._by_client[client] -= 1
+            if not self._by_client[client]:
+                del self._by_client[client]
+
+    async def _in_time(self, scope: Scope, receive: Receive, answer: _Answer) -> None:
+        body = _Body(scope, receive, self._settings)
+        with anyio.move_on_after(self._settings.answer_time_s) as clock:
+            body.clock = answer.clock = clock
+            await self._app(scope, body.receive, answer.send)
+        if not clock.cancelled_caught:
+            return
+        if not body.is_whole:
+            raise Problem(408, "slow", "the request did not arrive in time; send it faster, or less of it")
+        detail = f"no answer was ready within {self._settings.answer_time_s:g} s"
+        raise Problem(503, "slow", detail, retry_after_s=_TRY_LATER_S)
+
+
+class _Body:
+    """A request's body as it arrives: no more of it than may be sent, and in time.
+
+    The clock of the answer stands at what the body may still take while it is awaited, and then at what the answer may.
+    """
+
+    def __init__(self, scope: Scope, receive: Receive, settings: Settings) -> None:
+        is_picture = scope["method"] == "POST" and scope["path"].rstrip("/") in _PICTURE_BODIES
+        self._most = settings.upload_bytes if is_picture else settings.json_bytes
+        self._receive = receive
+        self._settings = settings
+        self._got = 0
+        self._until: float | None = None
+        self.clock: anyio.CancelScope | None = None
+        headers = Headers(scope=scope)
+        stated = headers.get("content-length", "")
+        self.is_whole = stated in ("", "0") and "transfer-encoding" not in headers
+        if stated.isdecimal() and int(stated) > self._most:
+            raise self._too_large()
+
+    async def receive(self) -> Message:
+        """The next piece."""
+        if not self.is_whole and self.clock is not None:
+            now = anyio.current_time()
+            self._until = self._until or now + self._settings.body_time_s
+            self.clock.deadline = min(self._until, now + self._settings.transfer_time_s)
+        message = await self._receive()
+        if message["type"] == "http.request":
+            self._got += len(message.get("body", b""))
+            if self._got > self._most:
+                raise self._too_large()
+            if not message.get("more_body", False) and not self.is_whole:
+                self.is_whole = True
+                if self.clock is not None:
+                    self.clock.deadline = anyio.current_time() + self._settings.answer_time_s
+        return message
+
+    def _too_large(self) -> Problem:
+        return Problem(413, "too-large", f"more than {self._most / (1 << 20):g} MiB are not taken")
+
+
+class _Answer:
+    """An answer as it leaves: with the headers that every answer has, and each piece taken in time."""
+
+    def __init__(self, scope: Scope, send: Send, transfer_time_s: float) -> None:
+        self._scope = scope
+        self._send = send
+        self._transfer_time_s = transfer_time_s
+        self.status: int | None = None
+        self.clock: anyio.CancelScope | None = None
+
+    async def send(self, message: Message) -> None:
+        """The next piece.
+
+        Raises:
+            TimeoutError: the client does not take it.
+        """
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            self._complete(MutableHeaders(scope=message))
+            if self.clock is not None:
+                self.clock.deadline = math.inf
+        with anyio.fail_after(self._transfer_time_s):
+            await self._send(message)
+
+    def _complete(self, headers: MutableHeaders) -> None:
+        path = self._scope["path"]
+        is_page = path == "/" or path.startswith("/static/")
+        headers["Content-Security-Policy"] = _PAGE_POLICY if is_page else _DATA_POLICY
+        for name, value in _HEADERS.items():
+            headers[name] = value
+        if "cache-control" not in headers:
+            headers["Cache-Control"] = "no-cache" if is_page else "no-store"
+
+
+def _method(scope: Scope) -> str:
+    method = str(scope["method"])
+    return method if method in ("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH") else "other"
+
+
+def _host(named: str) -> str:
+    """The host of a header Host, without its port."""
+    if named.startswith("["):
+        return named[1:].partition("]")[0].lower()
+    return named.rpartition(":")[0].lower() if named.count(":") == 1 else named.lower()
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True

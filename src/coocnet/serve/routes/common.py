@@ -1,0 +1,86 @@
+"""What routes share: the service behind them, and how they take pictures and ids."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from fastapi import Depends, Path, Query, Request
+from pydantic import BeforeValidator
+
+from coocnet.serve.problems import MEDIA_TYPE, Problem
+from coocnet.serve.queries import Source, parse_box
+from coocnet.serve.service import Service, source_of
+
+_ID = "^[0-9a-f]{32}$"
+_BOX_LETTERS = 200
+
+
+def _service(request: Request) -> Service:
+    service: Service = request.app.state.service
+    return service
+
+
+def _source(
+    picture: Annotated[str | None, Query(pattern=_ID, description="A picture of the collection.")] = None,
+    upload: Annotated[str | None, Query(pattern=_ID, description="A picture that was sent.")] = None,
+    box: Annotated[
+        str | None,
+        Query(max_length=_BOX_LETTERS, description="Only this part: x1,y1,x2,y2 in pixels of the upright picture."),
+    ] = None,
+) -> Source:
+    return source_of(picture, upload, parse_box(box))
+
+
+def _digest(id: Annotated[str, Path(pattern=_ID)]) -> bytes:  # noqa: A002 - the name in the path
+    return bytes.fromhex(id)
+
+
+Serving = Annotated[Service, Depends(_service)]
+Sourced = Annotated[Source, Depends(_source)]
+PictureId = Annotated[bytes, Depends(_digest)]
+
+SizePx = Annotated[
+    Literal[160, 320, 640, 1280, 2048], BeforeValidator(int), Query(description="Of the longer side, at most.")
+]
+
+PROBLEMS: dict[int | str, dict[str, Any]] = {
+    status: {
+        "description": "A problem.",
+        "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/ProblemDocument"}}},
+    }
+    for status in (422, "default")
+}
+"""How a route says that it may answer with a problem document."""
+
+PICTURE_BODY: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "description": "A picture file, byte for byte.",
+        "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
+    }
+}
+
+
+def image_answer(*kinds: str) -> dict[int | str, dict[str, Any]]:
+    """How a route says that it answers with a picture."""
+    content = {kind: {"schema": {"type": "string", "format": "binary"}} for kind in kinds}
+    return {200: {"description": "A picture.", "content": content}, **PROBLEMS}
+
+
+async def picture_body(request: Request) -> bytes:
+    """The picture that a request brings; how large it may be is seen to at the gate.
+
+    Raises:
+        Problem: 422, it is empty; 413, it is too large.
+    """
+    service = _service(request)
+    async with service.receiving:
+        body = bytearray()
+        async for chunk in request.stream():
+            body += chunk
+    if not body:
+        raise Problem(422, "picture", "send the picture file as the body of the request, byte for byte")
+    return bytes(body)
+
+
+PictureBody = Annotated[bytes, Depends(picture_body)]

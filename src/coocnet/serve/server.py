@@ -1,0 +1,150 @@
+"""The process that serves: listens, answers, and ends when it is told to, with what it began finished."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import signal
+import socket
+import ssl
+from collections.abc import Callable
+from dataclasses import replace
+from types import FrameType
+from typing import Any
+
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from coocnet.errors import InputError
+from coocnet.serve.app import make_app
+from coocnet.serve.settings import Settings, is_loopback
+
+_CONNECTIONS = 1000
+_KEPT_OPEN_S = 15
+
+
+class _Protocol(H11Protocol):
+    """HTTP/1.1 that closes a connection over which no request's head comes in time."""
+
+    head_time_s = 30.0
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        self._waiting = self.loop.call_later(self.head_time_s, self._close_if_silent)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._waiting.cancel()
+        super().connection_lost(exc)
+
+    def _close_if_silent(self) -> None:
+        is_silent = getattr(self, "cycle", None) is None
+        if is_silent and not self.transport.is_closing():
+            self.transport.close()
+
+
+class _Server(uvicorn.Server):
+    """Tells what streams to clients that it is time to end, and the caller when it answers."""
+
+    def __init__(self, config: uvicorn.Config, closing: asyncio.Event, ready: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._closing = closing
+        self._ready = ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            self._ready()
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        # Unlike uvicorn's own, it does not raise the signal once more at the end: this end is the one asked for.
+        del frame
+        self._closing.set()
+        self.force_exit = self.should_exit and sig == signal.SIGINT
+        self.should_exit = True
+
+
+def serve(
+    settings: Settings,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    certificate: str | None = None,
+    key: str | None = None,
+    sync: str | None = None,
+    log_requests: bool = False,
+    ready: Callable[[str, str, str], None] = lambda *_: None,
+) -> None:
+    """Serves an index until the process is told to end (SIGINT or SIGTERM).
+
+    Then it takes no more connections, finishes what it answers, and stops a sync where the next one goes on.
+
+    Args:
+        settings: what is served, and its limits. Beyond the loopback interface a token is made if there is none.
+        host: the address to listen at.
+        port: 0 for any that is free.
+        certificate: a file in PEM, to speak TLS.
+        key: that of the certificate.
+        sync: a folder to bring the index up to date with at once.
+        log_requests: write a line for each to the standard error output.
+        ready: told the index's name, the page's address and the token that was made, once requests are answered.
+
+    Raises:
+        InputError: settings that cannot be, or an address that cannot be listened at.
+        IndexFileError: the index cannot be opened.
+    """
+    made = ""
+    if not is_loopback(host):
+        made = "" if settings.token else secrets.token_urlsafe(24)
+        settings = replace(settings, token=settings.token or made, hosts=(*settings.hosts, host))
+    if certificate is not None:
+        _check_certificate(certificate, key)
+    app = make_app(settings)
+    service = app.state.service
+    listening = _listening(host, port)
+    protocol = type("Protocol", (_Protocol,), {"head_time_s": settings.transfer_time_s})
+    config = uvicorn.Config(
+        app,
+        http=protocol,
+        ws="none",
+        lifespan="on",
+        log_level="warning",
+        access_log=log_requests,
+        server_header=False,
+        date_header=True,
+        proxy_headers=False,
+        limit_concurrency=_CONNECTIONS,
+        timeout_keep_alive=_KEPT_OPEN_S,
+        timeout_graceful_shutdown=int(settings.closing_time_s),
+        ssl_certfile=certificate,
+        ssl_keyfile=key,
+    )
+    shown = f"[{host}]" if ":" in host else host
+    url = f"{'https' if certificate else 'http'}://{shown}:{listening.getsockname()[1]}/"
+
+    def answering() -> None:
+        if sync is not None:
+            service.begin_sync(sync)
+        ready(service.name, url, made)
+
+    with listening:
+        _Server(config, service.closing, answering).run(sockets=[listening])
+
+
+def _check_certificate(certificate: str, key: str | None) -> None:
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key)
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot speak TLS by {certificate!r} and {key!r} ({error}): give both in PEM") from error
+
+
+def _listening(host: str, port: int) -> socket.socket:
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listening = socket.create_server(address[:2], family=family, backlog=256)
+    except OSError as error:
+        raise InputError(
+            f"cannot listen at {host} port {port} ({error.strerror or error}); give another --host or --port, "
+            "or --port 0 for any that is free"
+        ) from error
+    listening.setblocking(False)
+    return listening

@@ -1,0 +1,180 @@
+"""The command ``coocnet serve``, as a process: where it listens, how it ends, and what it refuses to begin."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+
+from asking import Shelf, id_of, problem, shelved
+from coocnet.data.scenes import make_scenes
+from coocnet.index import open_index
+from coocnet.recipe import Recipe
+from coocnet.serve import Settings
+
+
+@pytest.fixture(scope="module")
+def shelf(tmp_path_factory: pytest.TempPathFactory, scenes, quick: Recipe) -> Shelf:
+    return shelved(scenes[0] / "database", tmp_path_factory.mktemp("shelf") / "photos.cooc", quick)
+
+
+def ready(url: str) -> None:
+    until = time.monotonic() + 60
+    while httpx.get(f"{url}health/ready").status_code != 200:
+        assert time.monotonic() < until
+        time.sleep(0.05)
+
+
+def test_a_folder_is_indexed_while_it_is_served(serves, tmp_path, scenes):
+    photos = Path(shutil.copytree(scenes[0] / "database", tmp_path / "photos"))
+    running = serves(tmp_path / "new.cooc", photos)
+    until = time.monotonic() + 60
+    while httpx.get(f"{running.url}api/pictures").json()["total"] < len(list(photos.glob("*.jpg"))):
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    assert running.name == "new"
+    with httpx.stream("GET", f"{running.url}api/jobs/1/events") as answer:
+        assert answer.status_code == 200
+
+
+def test_what_is_being_answered_is_finished_before_the_end(serves, shelf, scenes):
+    running = serves(shelf.place)
+    ready(running.url)
+    content = sorted((scenes[0] / "queries").glob("*.jpg"))[0].read_bytes()
+    address = urlsplit(running.url)
+    with socket.create_connection((address.hostname, address.port), timeout=30) as connection:
+        head = f"POST /api/search/image HTTP/1.1\r\nHost: {address.netloc}\r\nContent-Length: {len(content)}\r\n\r\n"
+        connection.sendall(head.encode() + content[:100])
+        time.sleep(0.2)
+        running.process.send_signal(signal.SIGTERM)
+        time.sleep(0.3)
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection((address.hostname, address.port), timeout=5).close()
+        connection.sendall(content[100:])
+        answer = b""
+        while piece := connection.recv(1 << 16):
+            answer += piece
+    assert answer.startswith(b"HTTP/1.1 200")
+    assert json.loads(answer.partition(b"\r\n\r\n")[2])["hits"]
+
+
+def test_open_event_streams_do_not_keep_it_from_ending(serves, tmp_path):
+    make_scenes(tmp_path, instances=30, views=3, size_px=300)
+    running = serves(tmp_path / "photos.cooc", tmp_path / "database")
+    seen, begun = [], threading.Event()
+
+    def follow() -> None:
+        with httpx.stream("GET", f"{running.url}api/jobs/1/events", timeout=60) as answer:
+            for line in answer.iter_lines():
+                seen.append(line)
+                begun.set()
+
+    follower = threading.Thread(target=follow)
+    follower.start()
+    assert begun.wait(60)
+    assert "event: end" not in seen
+    started = time.monotonic()
+    running.process.send_signal(signal.SIGTERM)
+    assert running.process.wait(60) == 0
+    assert time.monotonic() - started < Settings("").closing_time_s
+    follower.join()
+    assert "event: end" in seen
+
+
+def test_connections_that_say_nothing_are_closed(shelf):
+    code = (
+        "import sys; from coocnet.serve import Settings, serve\n"
+        f"serve(Settings({str(shelf.place)!r}, transfer_time_s=0.3), port=0,"
+        " ready=lambda name, url, token: print(url, flush=True))"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
+        address = urlsplit(process.stdout.readline().strip())
+        try:
+            for said in (b"", b"GET / HTTP/1.1\r\nHost: x"):
+                with socket.create_connection((address.hostname, address.port), timeout=20) as connection:
+                    connection.sendall(said)
+                    assert connection.recv(100) == b""
+        finally:
+            process.send_signal(signal.SIGTERM)
+    assert process.returncode == 0
+
+
+def test_beyond_this_machine_a_token_is_made_and_asked_for(serves, shelf):
+    running = serves(shelf.place, "--host", "0.0.0.0")
+    place, token = running.url, running.token
+    assert len(token) >= 16
+    url = place.replace("0.0.0.0", "127.0.0.1")
+    problem(httpx.get(f"{url}api/info"), 401, "token")
+    assert httpx.get(f"{url}api/info", headers={"Authorization": f"Bearer {token}"}).status_code == 200
+
+
+def test_a_token_that_is_given_is_not_printed(serves, shelf):
+    running = serves(shelf.place, COOCNET_TOKEN="a token of my own")
+    assert running.token == ""
+    problem(httpx.get(f"{running.url}api/info"), 401, "token")
+    shown = {"Authorization": "Bearer a token of my own"}
+    assert httpx.get(f"{running.url}api/info", headers=shown).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--index", "none.cooc"], "no index"),
+        (["--token", "short"], "16"),
+        (["--add-to", "nowhere"], "nowhere"),
+        (["nowhere"], "nowhere"),
+        (["--host", "no.such.host.invalid"], "no.such.host.invalid"),
+        (["--certificate", "missing.pem"], "missing.pem"),
+    ],
+)
+def test_what_cannot_be_served_is_refused_and_quoted(run, shelf, options, says):
+    where = [] if "--index" in options else ["--index", shelf.place]
+    ended = run("serve", "--port", "0", *where, *options)
+    assert ended.returncode == 1
+    assert says in ended.stderr
+
+
+def test_a_port_that_is_taken_is_refused(run, shelf):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        ended = run("serve", "--index", shelf.place, "--port", taken.getsockname()[1])
+    assert ended.returncode == 1
+    assert "--port 0" in ended.stderr
+
+
+def test_it_speaks_tls(serves, shelf, tmp_path):
+    if shutil.which("openssl") is None:
+        pytest.skip("no openssl to make a certificate with")
+    certificate, key = tmp_path / "c.pem", tmp_path / "k.pem"
+    subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1,DNS:localhost"]
+    kind = ["-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1"]
+    command = ["openssl", "req", *kind, *subject, "-keyout", key, "-out", certificate]
+    subprocess.run(command, check=True, capture_output=True)
+    running = serves(shelf.place, "--certificate", certificate, "--key", key)
+    trusting = ssl.create_default_context(cafile=str(certificate))
+    assert running.url.startswith("https://")
+    assert httpx.get(f"{running.url}health/live", verify=trusting).json()["status"] == "ok"
+
+
+def test_serving_reads_the_index_and_writes_nothing(serves, shelf, scenes):
+    before = {path: path.read_bytes() for path in shelf.place.iterdir() if path.suffix != ".sqlite-shm"}
+    running = serves(shelf.place)
+    ready(running.url)
+    query = sorted((scenes[0] / "queries").glob("*.jpg"))[0]
+    hits = httpx.post(f"{running.url}api/search/image", content=query.read_bytes()).json()["hits"]
+    assert httpx.get(f"{running.url}api/pictures/{hits[0]['id']}/original").status_code == 200
+    with open_index(shelf.place) as index:
+        assert index.info().pictures == len(shelf.paths)
+    after = {path: path.read_bytes() for path in before if path.name == "index.sqlite"}
+    assert after == {path: content for path, content in before.items() if path.name == "index.sqlite"}
+    assert id_of(shelf.paths[0]) in {hit["id"] for hit in hits}
