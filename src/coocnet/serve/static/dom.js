@@ -61,6 +61,9 @@ export const ICONS = {
 export const digits = (value, count) =>
   new Intl.NumberFormat("en", { maximumSignificantDigits: count }).format(value);
 
+/** So many pictures. */
+export const some = (count) => `${count} picture${count === 1 ? "" : "s"}`;
+
 /** Runs `work` once things have been quiet for `ms`. */
 export function debounced(work, ms) {
   let timer = 0;
