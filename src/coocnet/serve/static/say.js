@@ -27,7 +27,7 @@ export function notify(text, { kind = "plain", lasting = false, action = "", act
     toast.remove();
   };
   const toast = el(
-    `div.toast.${kind}`,
+    `div.toast.${kind}${lasting || kind === "problem" ? "" : ".passing"}`,
     {},
     el("p", {}, text),
     action &&
@@ -69,6 +69,7 @@ export function complain(error) {
 
 /** Opens a dialog; notices move into it, for what lies behind a dialog can neither be read nor pressed. */
 export function openDialog(dialog) {
+  for (const old of toasts.querySelectorAll(".passing")) old.remove();
   if (!dialog.open) dialog.showModal();
   dialog.append(notices);
 }
