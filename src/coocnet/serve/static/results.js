@@ -128,7 +128,7 @@ export class Results {
     });
     this.pages.failed = (error) => {
       if (this.pages.items.length) complain(error);
-      else this.fail(error.status === 404 ? lost(state) : error);
+      else this.fail(error.status === 404 && state.upload && !this.query.file ? lost(state) : error);
     };
     this.space.classList.add("waiting");
     this.title.textContent = state.box ? "Like this part" : "Like this picture";
