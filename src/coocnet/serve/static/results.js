@@ -128,7 +128,7 @@ export class Results {
     });
     this.pages.failed = (error) => {
       if (this.pages.items.length) complain(error);
-      else this.fail(error.status === 404 ? lost(state) : error);
+      else this.fail(error.status === 404 && state.upload && !this.query.file ? lost(state) : error);
     };
     this.space.classList.add("waiting");
     this.title.textContent = state.box ? "Like this part" : "Like this picture";
@@ -192,7 +192,8 @@ export class Results {
     const limit = this.info.auto_threshold;
     const alike = limit === null || read().reranking ? "" : this.counted(limit);
     if (!alike) return `${count}, nearest first`;
-    return `${alike.replace(/^0 pictures/, "No picture")} above ${two(limit)}, then less similar ones`;
+    if (alike.startsWith("0 ")) return `No picture above ${two(limit)}; the nearest first`;
+    return `${alike} above ${two(limit)}, then less similar ones`;
   }
 
   retitle() {

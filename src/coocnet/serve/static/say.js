@@ -18,10 +18,10 @@ export function announce(text) {
 /**
  * Shows a notice.
  * @param {string} text
- * @param {{kind?: "plain"|"problem", lasting?: boolean, action?: string, act?: () => void}} [options]
+ * @param {{kind?: "note"|"problem", lasting?: boolean, action?: string, act?: () => void}} [options]
  * @returns {() => void} takes it away
  */
-export function notify(text, { kind = "plain", lasting = false, action = "", act } = {}) {
+export function notify(text, { kind = "note", lasting = false, action = "", act } = {}) {
   const remove = () => {
     clearTimeout(timer);
     toast.remove();
