@@ -4,43 +4,42 @@ from __future__ import annotations
 
 import datetime
 import itertools
+import json
 import logging
-import os
 import queue
+import subprocess
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import Any, Literal
 
-from coocnet.errors import CoocnetError, InputError, printable
-from coocnet.index import LocalIndex, SyncProgress, SyncReport
+from coocnet.errors import InputError
+from coocnet.index import SyncReport
 from coocnet.serve.problems import Places, Problem, problem_of
-
-if TYPE_CHECKING:
-    from coocnet.describe import Describer
+from coocnet.serve.settings import Settings
+from coocnet.serve.syncing import begun
 
 log = logging.getLogger("coocnet.serve")
 
 _REMEMBERED = 20
-_NICENESS = 10
 _SKIPPED_TOLD = 1000
 State = Literal["waiting", "running", "done", "stopped", "failed"]
 
 
-class _StoppedError(Exception):
-    pass
-
-
 @dataclass
 class Job:
-    """A sync that was asked for: where it stands, and at its end what it did. Written by the thread that does it.
+    """A sync that was asked for: where it stands, and at its end what it did. Written by the thread that follows it.
 
     Attributes:
         id: its number, as text.
         folders: to be looked through, by their paths.
         options: of :meth:`coocnet.index.LocalIndex.sync`.
+        skipped: what was left out, each with its reason.
+        stop: set once it is to end.
+        process: what does it.
+        report_is_whole: it went to its end.
         version: counts the changes, so that watchers see when there is something to tell.
     """
 
@@ -58,6 +57,8 @@ class Job:
     skipped: list[tuple[str, str]] = field(default_factory=list)
     version: int = 0
     stop: threading.Event = field(default_factory=threading.Event)
+    process: subprocess.Popen[str] | None = None
+    report_is_whole: bool = False
 
     @property
     def is_over(self) -> bool:
@@ -66,27 +67,19 @@ class Job:
 
 
 class SyncJobs:
-    """The thread that brings the index up to date, and what it did lately.
+    """The syncs that clients ask for, one at a time, and what was done lately.
 
-    It gives way to what answers requests: on systems that have it, the thread and those it starts are nicer.
+    Each is the work of another process, see :mod:`coocnet.serve.syncing`: here it would take the interpreter's lock
+    from what answers requests.
 
     Args:
-        opener: opens the index, in the thread that uses it.
-        describer: gives one whose rows belong in the index.
+        settings: of the service.
         places: kept out of what is told.
         changed: told when a sync has ended.
     """
 
-    def __init__(
-        self,
-        opener: Callable[[], LocalIndex],
-        describer: Callable[[LocalIndex], Describer],
-        places: Places,
-        *,
-        changed: Callable[[], None] = lambda: None,
-    ) -> None:
-        self._opener = opener
-        self._describer = describer
+    def __init__(self, settings: Settings, places: Places, *, changed: Callable[[], None] = lambda: None) -> None:
+        self._settings = settings
         self._places = places
         self._changed = changed
         self._jobs: OrderedDict[str, Job] = OrderedDict()
@@ -131,30 +124,28 @@ class SyncJobs:
         self._queue.put(job)
         return job
 
+    def stop(self, job: Job) -> None:
+        """Has a job end; what it did is stored, and the next sync takes the rest up."""
+        job.stop.set()
+        with self._guard, suppress(OSError, ValueError):
+            if job.process is not None and job.process.stdin is not None:
+                job.process.stdin.close()
+
     def close(self, wait_s: float) -> None:
-        """Stops what is in work, which the next sync takes up again, and waits so long for it."""
+        """Stops what is in work, and waits so long for it."""
         for job in self.listed():
-            job.stop.set()
+            self.stop(job)
         self._queue.put(None)
         self._thread.join(wait_s)
 
     def _work(self) -> None:
-        with suppress(OSError, AttributeError):
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
         while (job := self._queue.get()) is not None:
             job.state = "running"
             job.version += 1
             try:
-                with self._opener() as index:
-                    self._run(index, job)
-                ended: State = "done"
-            except _StoppedError:
-                ended = "stopped"
+                ended: State = self._run(job)
             except Exception as error:
-                if isinstance(error, CoocnetError):
-                    log.warning("job %s: %s", job.id, error)
-                else:
-                    log.exception("job %s", job.id)
+                log.exception("job %s", job.id)
                 job.problem = problem_of(error, self._places)
                 ended = "failed"
             self._changed()
@@ -163,24 +154,47 @@ class SyncJobs:
             job.state = ended
             job.version += 1
 
-    def _run(self, index: LocalIndex, job: Job) -> None:
-        def show(progress: SyncProgress) -> None:
-            job.done, job.total = progress.done, progress.total
-            job.version += 1
+    def _run(self, job: Job) -> State:
+        asked = {
+            "place": self._settings.place,
+            "recipe": None if self._settings.recipe is None else self._settings.recipe.to_toml(),
+            "device": self._settings.device,
+            "engine": self._settings.engine,
+            "places": self._places.listed,
+            "folders": job.folders,
+            "options": job.options,
+        }
+        with begun(asked) as process:
+            with self._guard:
+                job.process = process
             if job.stop.is_set():
-                raise _StoppedError
+                self.stop(job)
+            assert process.stdout is not None
+            for line in process.stdout:
+                self._take(job, json.loads(line))
+            status = process.wait()
+        if status != 0 and job.problem is None:
+            log.error("job %s: its process ended with %s", job.id, status)
+            job.problem = Problem(
+                500, "internal", "the process of the sync ended before its time; what it did is stored"
+            )
+        if job.problem is not None:
+            return "failed"
+        return "done" if job.report_is_whole else "stopped"
 
-        for folder in job.folders:
-            if job.stop.is_set():
-                raise _StoppedError
-            job.folder, job.done, job.total = _base(folder), 0, None
-            job.version += 1
-            report = index.sync(folder, describer=lambda: self._describer(index), progress=show, **job.options)
-            room = _SKIPPED_TOLD - len(job.skipped)
-            job.skipped += [
-                (index.name_of(error.path), self._places.without(error.reason)) for error in report.skipped[:room]
-            ]
-            job.report = _both(job.report, report)
+    def _take(self, job: Job, told: dict[str, Any]) -> None:
+        for name in ("folder", "done", "total"):
+            if name in told:
+                setattr(job, name, told[name])
+        if "report" in told:
+            skipped = [(name, reason) for name, reason in told["report"].pop("skipped")]
+            job.skipped = (job.skipped + skipped)[:_SKIPPED_TOLD]
+            job.report = _both(job.report, SyncReport(**told["report"]))
+        if "problem" in told:
+            job.problem = Problem(**told["problem"])
+            log.warning("job %s: %s", job.id, told["log"])
+        job.report_is_whole = job.report_is_whole or "end" in told
+        job.version += 1
 
 
 def need_folder(folders: list[str], number: int | None) -> list[str]:
@@ -204,15 +218,10 @@ def _both(one: SyncReport | None, other: SyncReport) -> SyncReport:
     counts = ("added", "updated", "recognised", "unchanged", "dropped", "described", "others", "linked_folders")
     return SyncReport(
         **{name: getattr(one, name) + getattr(other, name) for name in counts},
-        skipped=one.skipped + other.skipped,
         whitening=other.whitening or one.whitening,
         approximate=other.approximate or one.approximate,
         time_s=one.time_s + other.time_s,
     )
-
-
-def _base(folder: str) -> str:
-    return printable(os.path.basename(folder) or "/")
 
 
 def _now() -> str:

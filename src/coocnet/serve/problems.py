@@ -87,6 +87,11 @@ class Places:
         known = {*self._places, *(place for place in places if len(place) > 1)}
         self._places = sorted(known, key=len, reverse=True)
 
+    @property
+    def listed(self) -> list[str]:
+        """All of them."""
+        return list(self._places)
+
     def without(self, text: str) -> str:
         """The text with each of the places replaced by an ellipsis, and options called by their names over HTTP."""
         for place in self._places:

@@ -77,7 +77,7 @@ class Service:
         self._writer = Desk("write", self.open, threads=1, waiting=8)
         self._search = SearchDesk(self.open, waiting=settings.at_once, batched=self.metrics.batch.observe)
         self._cut = LearnedCut(self._compute)
-        self.jobs = SyncJobs(self.open, self.queries.describer, self.places, changed=self._search.look_anew)
+        self.jobs = SyncJobs(settings, self.places, changed=self._search.look_anew)
 
     def open(self) -> LocalIndex:
         """The index, for the thread that calls."""

@@ -52,9 +52,9 @@ async def job(found: KnownJob) -> models.JobDocument:
 
 
 @collection.delete("/jobs/{id}", status_code=202)
-async def stop(found: KnownJob) -> models.JobDocument:
-    """Stop a job. What was described is stored; the next sync goes on from there."""
-    found.stop.set()
+async def stop(service: Serving, found: KnownJob) -> models.JobDocument:
+    """Stop a job that is not over yet. What was described is stored; the next sync goes on from there."""
+    service.jobs.stop(found)
     return _document(found)
 
 
