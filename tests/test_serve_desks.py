@@ -169,6 +169,18 @@ def test_rows_may_stand_for_a_while_where_they_take_long_to_make(filled, monkeyp
         assert _nearest(index, row) == "/photos/itself.jpg"
 
 
+def test_rows_that_took_long_stand_even_where_a_change_is_announced(filled, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("coocnet.index.searchable._QUICK_S", 0.0)
+    monkeypatch.setattr("coocnet.index.searchable._AT_ONCE_S", 0.0)
+    row = synthetic_rows(1, seed=9)
+    with open_index(filled) as index:
+        index.let_rows_stand(1e-9)
+        before = _nearest(index, row)
+        put(filled, {"/photos/itself.jpg": row[0]})
+        index.look_anew()
+        assert _nearest(index, row) == before
+
+
 def test_rows_that_are_quickly_made_are_never_old(filled):
     row = synthetic_rows(1, seed=9)
     with open_index(filled) as index:

@@ -303,8 +303,11 @@ class LocalIndex:
         self._searchable.share = float(share)
 
     def look_anew(self) -> None:
-        """Has the next search see what is stored now, whatever :meth:`let_rows_stand` says."""
-        self._searchable.forget()
+        """Has the next search see what is stored now, but where its rows took a second or more to make the last time.
+
+        Then what :meth:`let_rows_stand` says holds on, lest single changes keep a large collection from being searched.
+        """
+        self._searchable.look_anew()
 
     def build_ann(self, *, progress: Callable[[int, int], None] | None = None) -> ApproximateInfo:
         """Builds an approximate search through FAISS and keeps it beside the index; a sync builds it anew when due.

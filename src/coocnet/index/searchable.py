@@ -18,6 +18,7 @@ from coocnet.whitening import Whitening, unit_rows
 
 _QUICK_S = 0.05
 _STANDS_S = 60.0
+_AT_ONCE_S = 1.0
 
 
 class Searchable:
@@ -37,6 +38,7 @@ class Searchable:
         self._recipe = recipe
         self._held: Gallery | None = None
         self._stands_until = 0.0
+        self._took_s = 0.0
         self.share = 1.0
 
     def gallery(self, dim: int | None = None) -> Gallery:
@@ -78,7 +80,7 @@ class Searchable:
         self._held = Gallery(
             state, dim, whitening, pictures.paths, pictures.digests, rows, prepared, approximate, why_exact
         )
-        took_s = time.monotonic() - started
+        took_s = self._took_s = time.monotonic() - started
         stand_s = took_s * (1 / self.share - 1) if took_s > _QUICK_S else 0.0
         self._stands_until = time.monotonic() + min(stand_s, _STANDS_S)
         return self._held
@@ -87,6 +89,11 @@ class Searchable:
         """Has the next search look anew at what is kept."""
         self._held = None
         self._stands_until = 0.0
+
+    def look_anew(self) -> None:
+        """Has the next search see whether something has changed; see :meth:`coocnet.index.LocalIndex.look_anew`."""
+        if self._took_s < _AT_ONCE_S:
+            self._stands_until = 0.0
 
     def build_ann(self, progress: Callable[[int, int], None] | None = None) -> ApproximateInfo:
         """See :meth:`coocnet.index.LocalIndex.build_ann`."""

@@ -117,9 +117,9 @@ class Service:
         await self._lookups.do(lambda index: index.dim)
         if not self._ready:
             return models.Health(status="starting", detail="the network is being loaded")
-        return (
-            models.Health(status="ok") if self._ready == "ok" else models.Health(status="failed", detail=self._ready)
-        )
+        if self._ready != "ok":
+            return models.Health(status="failed", detail=self._ready)
+        return models.Health(status="ok")
 
     # What the collection is
 
@@ -187,13 +187,17 @@ class Service:
     def _hits(self, index: LocalIndex, hits: Sequence[Hit], offset: int, identical: bytes | None) -> list[models.Hit]:
         found = []
         for rank, hit in enumerate(hits, start=offset + 1):
-            size = self.files.measured(hit.digest, hit.path)
+            paths = index.files_of(hit.digest)
+            if not paths:  # taken out, or gone, since the rows were read that were searched
+                continue
+            path = hit.path if hit.path in paths else paths[0]
+            size = self.files.measured(hit.digest, path)
             found.append(
                 models.Hit(
                     rank=rank,
                     id=hit.digest.hex(),
-                    name=index.name_of(hit.path),
-                    names_total=max(1, len(index.files_of(hit.digest))),
+                    name=index.name_of(path),
+                    names_total=len(paths),
                     similarity=round(hit.similarity, 6),
                     identical=hit.digest == identical,
                     width=size.width if size else None,
