@@ -126,6 +126,13 @@ def test_pictures_marked_as_right_move_the_query(client, shelf, query, quick):
     assert [hit.digest for hit in hits] != [hit.digest for hit in plain]
 
 
+def test_the_nearest_is_that_of_the_plain_query_on_every_page(client, query):
+    params = {"upload": upload(client, query)}
+    first = client.get("/api/search", params=params).json()["hits"][0]["similarity"]
+    for options in ({}, {"offset": 5, "limit": 2}, {"reranking": "reciprocal", "limit": 2}, {"expansion": "aqe"}):
+        assert client.get("/api/search", params={**params, **options}).json()["nearest"] == first
+
+
 @pytest.mark.parametrize("options", [{"expansion": "aqe"}, {"reranking": "reciprocal"}])
 def test_expansion_and_reranking_are_the_librarys(client, shelf, query, quick, options):
     with shelf.open() as index:

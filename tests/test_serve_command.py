@@ -153,9 +153,19 @@ def test_beyond_this_machine_a_token_is_made_and_asked_for(serves, shelf):
     running = serves(shelf.place, "--host", "0.0.0.0")
     place, token = running.url, running.token
     assert len(token) >= 16
-    url = place.replace("0.0.0.0", "127.0.0.1")
+    url = f"http://127.0.0.1:{urlsplit(place).port}/"
     problem(httpx.get(f"{url}api/info"), 401, "token")
     assert httpx.get(f"{url}api/info", headers={"Authorization": f"Bearer {token}"}).status_code == 200
+
+
+def test_a_proxy_that_is_named_is_believed_whom_it_speaks_for(serves, shelf):
+    forwarded = {"X-Forwarded-For": "192.0.2.7", "X-Forwarded-Proto": "https"}
+    token = "a token of my own"
+    for options, secure in ((["--proxy", "127.0.0.1"], True), (["--proxy", "192.0.2.1"], False), ([], False)):
+        running = serves(shelf.place, *options, COOCNET_TOKEN=token)
+        answer = httpx.post(f"{running.url}api/session", json={"token": token}, headers=forwarded)
+        assert answer.status_code == 204
+        assert ("secure" in answer.headers["set-cookie"].lower()) is secure
 
 
 def test_a_token_that_is_given_is_not_printed(serves, shelf):

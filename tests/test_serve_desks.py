@@ -28,24 +28,26 @@ def test_queries_that_wait_are_answered_by_one_pass_each_with_its_own_hits(fille
     passes: list[int] = []
     with open_index(filled) as index:
         wanted = index.search(rows, k=5)
-        shorter = index.search(rows, k=2, threshold=0.5)
+        shorter = index.search(rows, k=2)
+        few = index.search(rows, k=2, threshold=0.5)
 
     async def run() -> None:
         desk = SearchDesk(lambda: open_index(filled), waiting=64, batched=passes.append)
         release = threading.Event()
         waiting = asyncio.create_task(desk.do(lambda _: release.wait(20)))
         await asyncio.sleep(0.05)
-        asked = [desk.search(row, Asking(5)) for row in rows] + [desk.search(row, Asking(2, 0.5)) for row in rows]
+        ways = (Asking(5), Asking(2), Asking(2, 0.5))
+        asked = [desk.search(row, asking) for asking in ways for row in rows]
         answers = asyncio.gather(*asked)
         await asyncio.sleep(0.05)
         release.set()
         await waiting
         hits = [answer.hits for answer in await answers]
-        assert hits == wanted + shorter
+        assert hits == wanted + shorter + few
         desk.close()
 
     asyncio.run(run())
-    assert passes == [20, 20]
+    assert passes == [40, 20]
 
 
 def test_one_query_amiss_spoils_no_other(filled):

@@ -129,6 +129,20 @@ def test_a_sync_of_what_there_is_not_is_refused(own, body):
         problem(client.post("/api/sync", json=body), 422, "request")
 
 
+def test_an_empty_folder_loses_nothing_unless_it_is_allowed(own):
+    for path in own.paths:
+        path.unlink()
+    with client_of(own.place) as client:
+        told = ended(client, client.post("/api/sync").json()["id"])
+        assert '"allow_empty": true' in told["problem"]["detail"]
+        assert "--allow-empty" not in told["problem"]["detail"]
+        assert client.get("/api/pictures").json()["total"] == len(own.paths)
+        assert f"coocnet_pictures {len(own.paths)}.0" in client.get("/metrics").text
+        told = ended(client, client.post("/api/sync", json={"allow_empty": True}).json()["id"])
+        assert told["report"]["dropped"] == len(own.paths)
+        assert "coocnet_pictures 0.0" in client.get("/metrics").text
+
+
 def test_one_folder_of_several_is_brought_up_to_date_by_its_number(own, tmp_path, many, quick):
     shelved(many, own.place, quick)
     (own.photos / "new.jpg").write_bytes(own.paths[0].read_bytes() + b" ")

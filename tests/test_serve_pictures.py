@@ -192,6 +192,14 @@ def test_what_is_no_picture_is_not_added_and_leaves_no_file(own, tmp_path):
         assert not list(folder.iterdir())
 
 
+def test_a_picture_of_too_many_pixels_is_not_added(own, tmp_path):
+    folder = tmp_path / "added"
+    folder.mkdir()
+    with client_of(own.place, add_to=str(folder), upload_px=10_000) as client:
+        assert "megapixels" in problem(client.post("/api/pictures", content=png(101, 100)), 422, "picture")
+        assert not list(folder.iterdir())
+
+
 def test_nothing_is_added_where_the_service_was_not_told_to(client):
     assert "--add-to" in problem(client.post("/api/pictures", content=png(30, 20)), 403, "no-adding")
 

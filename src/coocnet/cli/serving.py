@@ -34,6 +34,10 @@ def serve(
     name: Annotated[
         list[str] | None, typer.Option(help="A name by which the service is addressed, as behind a proxy.")
     ] = None,
+    proxy: Annotated[
+        list[str] | None,
+        typer.Option(help="The address of a proxy that is to be believed whom it speaks for.", metavar="ADDRESS"),
+    ] = None,
     add_to: Annotated[
         str, typer.Option("--add-to", help="A folder for pictures that clients add; none are taken without it.")
     ] = "",
@@ -98,6 +102,7 @@ def serve(
         port=port,
         certificate=certificate,
         key=key,
+        proxies=proxy or (),
         sync=there,
         log_requests=log_requests,
         ready=ready,

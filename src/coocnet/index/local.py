@@ -67,6 +67,11 @@ class LocalIndex:
         return int(self._store.meta("dim") or 0)
 
     @property
+    def pictures(self) -> int:
+        """Number of files."""
+        return self._store.count_pictures()
+
+    @property
     def contents(self) -> int:
         """Number of different contents, each with one row."""
         return self._store.count_contents()
@@ -303,9 +308,10 @@ class LocalIndex:
         self._searchable.share = float(share)
 
     def look_anew(self) -> None:
-        """Has the next search see what is stored now, but where its rows took a second or more to make the last time.
+        """Has the next search see what is stored now, whatever :meth:`let_rows_stand` says.
 
-        Then what :meth:`let_rows_stand` says holds on, lest single changes keep a large collection from being searched.
+        But where rows took a second or more to make the last time, that holds on: single changes would else keep a
+        large collection from being searched.
         """
         self._searchable.look_anew()
 

@@ -11,7 +11,7 @@ import queue
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeVar
 
 import numpy as np
@@ -109,11 +109,19 @@ class Asking:
 
 @dataclass(frozen=True)
 class Answer:
-    """What is found for one query: hits, the least similarity in force, and whether the search was approximate."""
+    """What is found for one query.
+
+    Attributes:
+        hits: best first.
+        threshold: the least similarity in force.
+        is_approximate: the search was.
+        is_plain: similarities are those to the query, and the order is theirs.
+    """
 
     hits: list[Hit]
     threshold: float | None
-    approximate: bool
+    is_approximate: bool
+    is_plain: bool
 
 
 @dataclass
@@ -192,19 +200,19 @@ class SearchDesk:
                     ended = True
                 elif isinstance(item, _Waiting):
                     if item.answer.set_running_or_notify_cancel():
-                        alike.setdefault(item.asking, []).append(item)
+                        alike.setdefault(_but_for_k(item.asking), []).append(item)
                 else:
                     item()
-            for asking, group in alike.items():
-                self._answer(asking, group)
+            for group in alike.values():
+                self._answer(group)
 
-    def _answer(self, asking: Asking, group: list[_Waiting]) -> None:
+    def _answer(self, group: list[_Waiting]) -> None:
         try:
-            answers = self._found(asking, group)
+            answers = self._found(group)
         except CoocnetError:
             # One query of several may be amiss: each has its own answer then.
             for one in group:
-                _fulfil(one.answer, lambda one=one: self._found(asking, [one])[0])  # type: ignore[misc]
+                _fulfil(one.answer, lambda one=one: self._found([one])[0])  # type: ignore[misc]
         except Exception as error:  # noqa: BLE001 - belongs to those who asked
             for one in group:
                 one.answer.set_exception(error)
@@ -212,11 +220,18 @@ class SearchDesk:
             for one, answer in zip(group, answers, strict=True):
                 one.answer.set_result(answer)
 
-    def _found(self, asking: Asking, group: list[_Waiting]) -> list[Answer]:
+    def _found(self, group: list[_Waiting]) -> list[Answer]:
         index = self._held.index()
         if self._is_stale.is_set():
             self._is_stale.clear()
             index.look_anew()
+        asking = replace(group[0].asking, k=max(one.asking.k for one in group))
+        approximate = not asking.exact and index.approximates(
+            k=min(one.asking.k for one in group), expansion=asking.expansion, reranking=asking.reranking
+        )
+        if approximate and any(one.asking.k != asking.k for one in group):
+            # The first hits of an approximate search depend on how many are asked for.
+            return [self._found([one])[0] for one in group]
         found = index.search(
             np.stack([one.row for one in group]),
             k=asking.k,
@@ -228,11 +243,17 @@ class SearchDesk:
             relevant=[one.relevant for one in group] if any(one.relevant for one in group) else None,
         )
         least = asking.cut if asking.threshold == "auto" else asking.threshold
-        approximate = not asking.exact and index.approximates(
-            k=asking.k, expansion=asking.expansion, reranking=asking.reranking
-        )
         self._batched(len(group))
-        return [Answer(hits, least, approximate) for hits in found]
+        is_plain = asking.reranking == "none" and (asking.expansion or index.recipe.expansion) == "none"
+        return [
+            Answer(hits[: one.asking.k], least, approximate, is_plain and not one.relevant)
+            for one, hits in zip(group, found, strict=True)
+        ]
+
+
+def _but_for_k(asking: Asking) -> Asking:
+    """What searches have in common that differ at most in how many hits they want; a re-ranking depends on that."""
+    return replace(asking, k=0) if asking.reranking == "none" else asking
 
 
 def _patient(index: LocalIndex) -> LocalIndex:

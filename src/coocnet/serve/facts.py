@@ -73,6 +73,7 @@ def _recipe_facts(recipe: Recipe, dim: int) -> models.RecipeFacts:
     return models.RecipeFacts(
         name=recipe.name,
         fingerprint=recipe.fingerprint(),
+        row_fingerprint=recipe.row_fingerprint(),
         backbone=recipe.backbone,
         tap=recipe.tap,
         size_px=recipe.size_px,

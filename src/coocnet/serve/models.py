@@ -41,6 +41,7 @@ class RecipeFacts(Told):
 
     name: str
     fingerprint: str
+    row_fingerprint: str = Field(description="Of what decides a descriptor: those of another one do not fit.")
     backbone: str
     tap: str
     size_px: int
@@ -220,7 +221,7 @@ class Descriptor(Told):
     """A row before whitening, of unit length."""
 
     row: list[float]
-    fingerprint: str = Field(description="Of the recipe: rows of another one cannot be compared with it.")
+    row_fingerprint: str = Field(description="As /api/info has it: rows of another one cannot be compared.")
 
 
 class SyncAsked(Asked):

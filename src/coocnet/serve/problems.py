@@ -27,6 +27,8 @@ MEDIA_TYPE = "application/problem+json"
 _TRY_AGAIN_S = 2
 _TRY_WHEN_WRITTEN_S = 5
 _FIELDS_TOLD = 10
+_WORDS = {"(--allow-empty)": '("allow_empty": true)'}
+"""What messages call by the name of the command's option, and how it is called over HTTP."""
 
 
 class Problem(HTTPException):
@@ -86,9 +88,11 @@ class Places:
         self._places = sorted(known, key=len, reverse=True)
 
     def without(self, text: str) -> str:
-        """The text with each of the places replaced by an ellipsis."""
+        """The text with each of the places replaced by an ellipsis, and options called by their names over HTTP."""
         for place in self._places:
             text = text.replace(place, "…")
+        for words, there in _WORDS.items():
+            text = text.replace(words, there)
         return text
 
 

@@ -105,12 +105,21 @@ class Queries:
         Raises:
             ImageError: no picture, or one of too many pixels.
         """
-        size = measured(content, _LABEL)
-        if size.width * size.height > self._settings.upload_px:
-            raise ImageError(_LABEL, f"more than {self._settings.upload_px / 1e6:g} megapixels")
+        size = self.measured(content)
         digest = content_digest(content)
         self._uploads.put(digest, content)
         return digest, size
+
+    def measured(self, content: bytes) -> Measured:
+        """The size of a picture that was sent, from its header.
+
+        Raises:
+            ImageError: no picture, or one of too many pixels.
+        """
+        size = measured(content, _LABEL)
+        if size.width * size.height > self._settings.upload_px:
+            raise ImageError(_LABEL, f"more than {self._settings.upload_px / 1e6:g} megapixels")
+        return size
 
     def content(self, index: LocalIndex, source: Source) -> bytes:
         """The bytes of a picture.
@@ -205,6 +214,19 @@ class Queries:
             a = direct_cooccurrence(a, describer.recipe)
         sums: np.ndarray = a[0].sum(0).float().cpu().numpy()
         return sums, part
+
+    def warm_up(self, index: LocalIndex) -> None:
+        """Describes a plain picture in every way once, so that no client waits for what the first time takes.
+
+        Raises:
+            Problem: see :meth:`describer`.
+        """
+        from coocnet.poolings import direct_cooccurrence  # noqa: PLC0415 - loads torch, only where needed
+
+        describer = self.describer(index)
+        pixels = np.zeros((64, 64, 3), np.uint8)
+        describer.describe_pixels(pixels[None])
+        direct_cooccurrence(describer.map_of(pixels), describer.recipe)
 
     def describer(self, index: LocalIndex) -> Describer:
         """One whose rows belong in the index as it is now; loaded once for all threads.

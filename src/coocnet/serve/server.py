@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import platform
 import secrets
 import signal
 import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from types import FrameType
 from typing import Any
@@ -21,6 +22,7 @@ from coocnet.serve.settings import Settings, is_loopback
 
 _CONNECTIONS = 1000
 _KEPT_OPEN_S = 15
+_EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104 - told apart here, and listened at where the user says so
 
 
 class _Protocol(H11Protocol):
@@ -70,6 +72,7 @@ def serve(
     port: int = 8000,
     certificate: str | None = None,
     key: str | None = None,
+    proxies: Sequence[str] = (),
     sync: str | None = None,
     log_requests: bool = False,
     ready: Callable[[str, str, str], None] = lambda *_: None,
@@ -84,6 +87,7 @@ def serve(
         port: 0 for any that is free.
         certificate: a file in PEM, to speak TLS.
         key: that of the certificate.
+        proxies: addresses of proxies, whose word is taken for whom they speak and whether that one speaks TLS.
         sync: a folder to bring the index up to date with at once.
         log_requests: write a line for each to the standard error output.
         ready: told the index's name, the page's address and the token that was made, once requests are answered.
@@ -111,7 +115,8 @@ def serve(
         access_log=log_requests,
         server_header=False,
         date_header=True,
-        proxy_headers=False,
+        proxy_headers=bool(proxies),
+        forwarded_allow_ips=list(proxies),
         limit_concurrency=_CONNECTIONS,
         timeout_keep_alive=_KEPT_OPEN_S,
         timeout_graceful_shutdown=int(settings.closing_time_s),
@@ -119,6 +124,8 @@ def serve(
         ssl_keyfile=key,
     )
     shown = f"[{host}]" if ":" in host else host
+    if host in _EVERYWHERE:
+        shown = platform.node() or shown
     url = f"{'https' if certificate else 'http'}://{shown}:{listening.getsockname()[1]}/"
 
     def answering() -> None:

@@ -13,7 +13,7 @@ from coocnet.errors import CoocnetError, InputError, printable
 from coocnet.index import Hit, LocalIndex, open_index
 from coocnet.serve import editing, models
 from coocnet.serve.cut import LearnedCut
-from coocnet.serve.desks import Asking, Desk, SearchDesk
+from coocnet.serve.desks import Answer, Asking, Desk, SearchDesk
 from coocnet.serve.facts import info_document
 from coocnet.serve.jobs import Job, SyncJobs, need_folder
 from coocnet.serve.metrics import Metrics
@@ -87,7 +87,7 @@ class Service:
         """Loads what answers need, so that the first does not wait for it."""
         try:
             await self._search.do(_made_ready)
-            await self._compute.do(self.queries.describer)
+            await self._compute.do(self.queries.warm_up)
             await self._cut.known()
         except CoocnetError as error:
             log.error("%s", error)
@@ -139,7 +139,6 @@ class Service:
             self._info = await self._lookups.do(
                 lambda index: info_document(index, self.settings, self.places, name=self.name, cut=cut)
             )
-            self.metrics.pictures.set(self._info.pictures)
             took_s = time.monotonic() - started
             self._info_stands_until = time.monotonic() + max(_INFO_STANDS_S, 10 * took_s)
         finally:
@@ -171,18 +170,22 @@ class Service:
                 break
             files *= 4  # many of the hits are copies of one another
         shown = different[asked.offset : asked.offset + asked.limit]
-        nearest = max((hit.similarity for hit in different), default=None)
-        if nearest is None:
-            first = await self._search.search(row, Asking(1, expansion="none"))
-            nearest = first.hits[0].similarity if first.hits else None
+        nearest = await self._nearest(row, answer)
         told = await self._lookups.do(lambda index: self._hits(index, shown, asked.offset, identical))
         return models.Found(
             hits=told,
             more=len(different) > asked.offset + asked.limit,
             threshold=answer.threshold,
-            nearest=nearest,
-            approximate=answer.approximate,
+            nearest=None if nearest is None else round(nearest, 6),
+            approximate=answer.is_approximate,
         )
+
+    async def _nearest(self, row: NDArray[Any], answer: Answer) -> float | None:
+        """Similarity of the nearest picture to the plain query, whatever the threshold."""
+        if answer.hits and answer.is_plain:
+            return answer.hits[0].similarity
+        first = await self._search.search(row, Asking(1, expansion="none"))
+        return first.hits[0].similarity if first.hits else None
 
     def _hits(self, index: LocalIndex, hits: Sequence[Hit], offset: int, identical: bytes | None) -> list[models.Hit]:
         found = []
@@ -226,6 +229,7 @@ class Service:
         """
         self.need_writable()
         folder = self.settings.add_to
+        self.queries.measured(content)
         if not folder:
             raise Problem(403, "no-adding", "this service was started without --add-to FOLDER, so nothing is added")
         describer = self.queries.describer

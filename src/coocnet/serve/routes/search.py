@@ -125,7 +125,7 @@ async def descriptor(service: Serving, source: Sourced) -> models.Descriptor:
     """The descriptor of a picture or of a part of it, before whitening."""
     row = await _row(service, source)
     fingerprint = await service.look_up(lambda index: index.recipe.row_fingerprint())
-    return models.Descriptor(row=[float(value) for value in row], fingerprint=fingerprint)
+    return models.Descriptor(row=[float(value) for value in row], row_fingerprint=fingerprint)
 
 
 @search.get("/explanation")

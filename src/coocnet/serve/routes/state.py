@@ -65,6 +65,7 @@ async def ready(service: Serving, response: Response) -> models.Health:
 @state.get("/metrics", response_class=Response)
 async def metrics(service: Serving) -> Response:
     """Counters in the format of Prometheus."""
+    service.metrics.pictures.set(await service.look_up(lambda index: index.pictures))
     service.metrics.job_running.set(any(not job.is_over for job in service.jobs.listed()))
     service.metrics.upload_bytes.set(service.queries.kept_upload_bytes)
     return Response(generate_latest(service.metrics.registry), media_type=CONTENT_TYPE_LATEST)
