@@ -40,9 +40,21 @@ def there(serves, asked: Collection, tmp_path: Path, monkeypatch: pytest.MonkeyP
     for name, query in zip(("tower.jpg", "bridge.jpg"), asked.queries, strict=False):
         shutil.copyfile(query, name)
     return {
-        OPEN: serves(asked.index, "--add-to", tmp_path / "added"),
-        GUARDED: serves(asked.index, "--name", "photos.example.org", COOCNET_TOKEN=TOKEN),
+        OPEN: serves(asked.index, *_options("coocnet serve --index photos.cooc", tmp_path)),
+        GUARDED: serves(asked.index, *_options("COOCNET_TOKEN=", tmp_path), COOCNET_TOKEN=TOKEN),
     }
+
+
+def _options(begins: str, folder: Path) -> list[str]:
+    """What the page starts a service with, but for the index and the port."""
+    line = next(line for line in COMMANDS if line.startswith(begins))
+    words = iter(shlex.split(line.partition("coocnet serve")[2]))
+    options = dict(zip(words, words, strict=True))
+    for tests_own in ("--index", "--port"):
+        options.pop(tests_own, None)
+    if "--add-to" in options:
+        options["--add-to"] = str(folder / options["--add-to"])
+    return [word for option in options.items() for word in option]
 
 
 def really(text: str, there: dict[str, Service]) -> str:
