@@ -228,14 +228,16 @@ class Service:
 
     def _hits(self, index: LocalIndex, hits: Sequence[Hit], offset: int, identical: bytes | None) -> list[models.Hit]:
         found = []
-        for rank, hit in enumerate(hits, start=offset + 1):
+        names = index.names_of(hit.path for hit in hits)
+        counts = index.file_counts([hit.digest for hit in hits])
+        for rank, (hit, name) in enumerate(zip(hits, names, strict=True), start=offset + 1):
             size = self.files.measured(hit.digest, hit.path)
             found.append(
                 models.Hit(
                     rank=rank,
                     id=hit.digest.hex(),
-                    name=index.name_of(hit.path),
-                    names_total=max(1, len(index.files_of(hit.digest))),
+                    name=name,
+                    names_total=counts.get(hit.digest, 1),
                     similarity=round(hit.similarity, 6),
                     identical=hit.digest == identical,
                     width=size.width if size else None,
