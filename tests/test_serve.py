@@ -262,7 +262,7 @@ def test_an_empty_index_finds_nothing_and_says_so(tmp_path, quick, query):
 
 
 def test_nothing_that_requests_need_beforehand_takes_a_thread_of_its_own():
-    """FastAPI runs what is not async in a thread, one after the other: with many clients most of the time went there."""
+    """FastAPI runs what is not async in threads, which with many clients took most of the time."""
 
     def needed(dependant) -> Iterator[Callable]:
         for one in dependant.dependencies:
