@@ -70,6 +70,21 @@ def test_it_finds_what_it_says_it_finds(place, rows, whitened) -> None:
         assert recall(index, alike(rows[:200])) > 0.9
 
 
+def test_it_answers_with_relevant_pictures_and_leaves_out_what_was_taken_out(built, rows) -> None:
+    with open_index(built) as index:
+        queries = alike(rows[:20])
+        liked = [[hit.digest for hit in hits[1:3]] for hits in index.search(rows[:20], k=3)]
+        found = index.search(queries, k=10, relevant=liked, exact=False)
+        right = index.search(queries, k=10, relevant=liked, exact=True)
+        pairs = zip(found, right, strict=True)
+        assert sum(len({h.path for h in one} & {h.path for h in two}) for one, two in pairs) > 0.9 * 200
+        assert found != index.search(queries, k=10, exact=False)
+        index.remove([found[0][0].digest])
+        after = index.search(queries[:1], k=10, exact=False)[0]
+        assert len(after) == 10
+        assert found[0][0].digest not in {hit.digest for hit in after}
+
+
 def test_it_answers_where_nobody_says_how_and_an_exact_search_when_asked(built, rows, monkeypatch) -> None:
     with open_index(built) as index:
         right = index.search(rows[:5], k=10, exact=True)

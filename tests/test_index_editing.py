@@ -61,7 +61,17 @@ def test_an_added_file_that_is_known_is_recognised_changed_or_left(place, photos
         report = index.add([same, changed, copy, copy], describer=describer)
         assert counts(report) == {"updated": 1, "recognised": 1, "unchanged": 1}
         assert report.described == 1
+        assert (index.info().pictures, index.info().contents) == (19, 18)
         assert counts(index.add([same], describer=Unused)) == {"unchanged": 1}
+
+
+def test_an_added_file_that_became_unusable_leaves_the_index(place, photos, recipe, describer) -> None:
+    sync(place, photos, recipe, describer)
+    first = sorted(photos.iterdir())[0]
+    first.write_text("hello")
+    with open_index(place) as index:
+        assert counts(index.add([first], describer=describer)) == {"dropped": 1, "skipped": 1}
+        assert (index.info().pictures, index.info().contents) == (17, 17)
 
 
 def test_files_that_cannot_be_added_are_reported(place, photos, recipe, describer) -> None:
@@ -302,6 +312,20 @@ def test_a_restored_file_that_is_gone_or_changed_is_reported(place, photos, reci
         assert index.holds(stored)
         assert not index.holds(changed)
         assert counts(index.sync(photos, describer=describer)) == {"added": 1, "unchanged": 16}
+
+
+def test_a_file_that_has_its_old_content_again_is_restored(place, photos, recipe, describer) -> None:
+    sync(place, photos, recipe, describer)
+    first = sorted(photos.iterdir())[0]
+    whole, digest = first.read_bytes(), digest_of(first)
+    with open_index(place) as index:
+        index.remove([digest])
+        Image.new("RGB", (90, 70), "teal").save(first)
+        index.sync(photos, describer=describer)
+        first.write_bytes(whole)
+        assert counts(index.restore([digest], describer=describer)) == {"updated": 1}
+        assert index.files_of(digest) == [str(first)]
+        assert (index.info().pictures, index.info().contents) == (18, 18)
 
 
 def test_a_content_that_was_taken_out_is_taken_back_by_adding_it(place, photos, recipe, describer) -> None:

@@ -212,7 +212,7 @@ def test_the_learned_threshold_is_reached_by_the_query_or_a_relevant_picture(pla
     with open_index(place) as index:
         digests = digests_in_order(index)
         by_digest = {digest: index.row_of(digest) for digest in digests}
-        queries = synthetic_rows(6, seed=5)
+        queries = rows[:6]
         relevant = [digests[3 * at : 3 * at + at] for at in range(6)]
         cut = similarity_cut(np.stack([by_digest[digest] for digest in digests]))
         kept = 0

@@ -15,7 +15,9 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import httpx
+import numpy as np
 import pytest
+from PIL import Image
 
 from asking import Shelf, id_of, problem, shelved
 from coocnet.data.scenes import make_scenes
@@ -105,6 +107,43 @@ def test_connections_that_say_nothing_are_closed(shelf):
                 with socket.create_connection((address.hostname, address.port), timeout=20) as connection:
                     connection.sendall(said)
                     assert connection.recv(100) == b""
+        finally:
+            process.send_signal(signal.SIGTERM)
+    assert process.returncode == 0
+
+
+def test_an_answer_that_nobody_takes_is_given_up(tmp_path, quick):
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    noise = np.random.default_rng(0).integers(0, 255, (2000, 2000, 3), np.uint8)
+    Image.fromarray(noise).save(photos / "large.bmp")
+    shelved(photos, tmp_path / "photos.cooc", quick)
+    code = (
+        "from coocnet.serve import Settings, serve\n"
+        f"serve(Settings({str(tmp_path / 'photos.cooc')!r}, transfer_time_s=0.5), port=0,"
+        " ready=lambda name, url, token: print(url, flush=True))"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
+        url = process.stdout.readline().strip()
+        address = urlsplit(url)
+        try:
+            known = id_of(photos / "large.bmp")
+            whole = httpx.get(f"{url}api/pictures/{known}/original").content
+            assert whole == (photos / "large.bmp").read_bytes()
+            with socket.create_connection((address.hostname, address.port), timeout=20) as connection:
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+                connection.sendall(
+                    f"GET /api/pictures/{known}/original HTTP/1.1\r\nHost: {address.netloc}\r\n\r\n".encode()
+                )
+                time.sleep(2)
+                got = 0
+                try:
+                    while piece := connection.recv(1 << 16):
+                        got += len(piece)
+                except ConnectionResetError:
+                    pass
+            assert got < len(whole)
+            assert "coocnet_requests_in_work 0.0" in httpx.get(f"{url}metrics").text
         finally:
             process.send_signal(signal.SIGTERM)
     assert process.returncode == 0

@@ -232,6 +232,20 @@ def test_one_client_has_no_more_than_its_share():
     assert [answer.status_code for answer in answered] == [200, 200, 200]
 
 
+def test_a_mistake_of_ours_is_a_problem_too_and_goes_to_the_log(caplog):
+    async def app(scope, receive, send):
+        raise KeyError("/secret/place")
+
+    async def run() -> httpx.Response:
+        async with httpx.AsyncClient(transport=gate(app), base_url=URL) as client:
+            return await client.get("/api/x")
+
+    answer = asyncio.run(run())
+    assert "secret" not in problem(answer, 500, "internal")
+    assert "default-src 'none'" in answer.headers["content-security-policy"]
+    assert "KeyError" in caplog.text
+
+
 def test_an_answer_that_is_not_ready_in_time_is_given_up():
     async def run() -> httpx.Response:
         transport = gate(await _app_that_waits(anyio.Event()), answer_time_s=0.05)
@@ -255,6 +269,24 @@ def test_a_body_that_does_not_arrive_in_time_is_given_up():
         transport = gate(app, transfer_time_s=0.05)
         async with httpx.AsyncClient(transport=transport, base_url=URL) as client:
             return await client.post("/api/uploads", content=slowly())
+
+    problem(asyncio.run(run()), 408, "slow")
+
+
+def test_a_body_that_arrives_in_drops_is_given_up_at_last():
+    async def in_drops():
+        while True:
+            yield b"x"
+            await asyncio.sleep(0.02)
+
+    async def run() -> httpx.Response:
+        async def app(scope, receive, send):
+            while (await receive()).get("more_body"):
+                pass
+
+        transport = gate(app, transfer_time_s=5, body_time_s=0.2)
+        async with httpx.AsyncClient(transport=transport, base_url=URL) as client:
+            return await client.post("/api/uploads", content=in_drops())
 
     problem(asyncio.run(run()), 408, "slow")
 

@@ -20,6 +20,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from numbers import Real
+from typing import BinaryIO
 
 import numpy as np
 from jaxtyping import UInt8
@@ -33,6 +34,7 @@ Box = tuple[float, float, float, float]
 excluded."""
 
 MAX_FILE_BYTES = 1 << 29
+_PIECE_BYTES = 1 << 20
 _SPARE = 1.5
 """How many times the limit the longer side is at least of a JPEG decoded at a part of its size."""
 _FORMATS = ["JPEG", "MPO", "PNG", "WEBP", "TIFF", "GIF", "BMP", "AVIF"]
@@ -70,12 +72,27 @@ class Measured:
 
 
 def read_bytes(path: str | os.PathLike[str]) -> bytes:
-    """A regular file's bytes.
+    """A regular file's bytes; see :func:`open_file`.
+
+    Raises:
+        ImageError: as there, or larger than the memory left.
+    """
+    with open_file(path) as stream:
+        try:
+            return stream.read()
+        except OSError as error:
+            raise ImageError(path, unreadable(error), unread=True) from error
+        except MemoryError as error:
+            raise ImageError(path, "does not fit into memory", unread=True) from error
+
+
+def open_file(path: str | os.PathLike[str]) -> BinaryIO:
+    """A regular file, to be read and closed.
 
     Never waits on a FIFO or a device, whatever its name says.
 
     Raises:
-        ImageError: not there, not readable, not a regular file, empty, above 512 MiB, or larger than the memory left.
+        ImageError: not there, not readable, not a regular file, empty, or above 512 MiB.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
@@ -86,16 +103,14 @@ def read_bytes(path: str | os.PathLike[str]) -> bytes:
     except ValueError as error:
         raise ImageError(path, "no name that a file can have") from error
     try:
-        if refused := _refused(os.fstat(descriptor)):
-            raise ImageError(path, refused)
-        with os.fdopen(descriptor, "rb", closefd=False) as stream:
-            return stream.read()
-    except OSError as error:
-        raise ImageError(path, unreadable(error), unread=True) from error
-    except MemoryError as error:
-        raise ImageError(path, "does not fit into memory", unread=True) from error
-    finally:
+        refused = _refused(os.fstat(descriptor))
+        if refused is None:
+            return os.fdopen(descriptor, "rb")
+    except BaseException:
         os.close(descriptor)
+        raise
+    os.close(descriptor)
+    raise ImageError(path, refused)
 
 
 def _refused(status: os.stat_result) -> str | None:
@@ -119,6 +134,14 @@ def unreadable(error: OSError) -> str:
 def content_digest(content: bytes) -> bytes:
     """What identifies a picture by content: 16 bytes of BLAKE2b over the file's bytes."""
     return hashlib.blake2b(content, digest_size=16).digest()
+
+
+def stream_digest(stream: BinaryIO) -> bytes:
+    """As :func:`content_digest`, of what is read from a stream to its end, little of it in memory at a time."""
+    digest = hashlib.blake2b(digest_size=16)
+    while piece := stream.read(_PIECE_BYTES):
+        digest.update(piece)
+    return digest.digest()
 
 
 def decode(

@@ -10,7 +10,6 @@ import numpy as np
 
 from coocnet.data.walk import FoundFile, find_file, has_picture_name, real_folder
 from coocnet.errors import ImageError, InputError
-from coocnet.index.removals import CHANGED
 from coocnet.index.store import Store
 from coocnet.index.sync import Job, RowSource, Run, SyncProgress, SyncReport
 from coocnet.recipe import Recipe
@@ -41,11 +40,7 @@ def add(
             run.report.unchanged += 1
         else:
             todo.append(Job(file, is_new=path not in stored))
-    if todo:
-        run.describe(todo, describer)
-    if run.unusable:
-        store.drop(run.unusable)
-        run.report.dropped = len(run.unusable)
+    _describe(run, todo, describer)
     run.report.time_s = time.monotonic() - started
     return run.report
 
@@ -80,14 +75,12 @@ def restore(store: Store, recipe: Recipe, digests: Iterable[bytes], describer: C
     todo = []
     for digest in chosen:
         for path in remembered[digest]:
-            # One that the collection has again has another content now.
-            file = ImageError(path, CHANGED) if store.holds(path) else _found(path)
+            file = _found(path)
             if isinstance(file, ImageError):
                 run.report.skipped.append(file)
             else:
-                todo.append(Job(file, is_new=True, expected=digest))
-    if todo:
-        run.describe(todo, describer)
+                todo.append(Job(file, is_new=not store.holds(path), expected=digest))
+    _describe(run, todo, describer)
     store.forget_removals(chosen)
     run.report.time_s = time.monotonic() - started
     return run.report
@@ -147,6 +140,14 @@ def _place(path: str) -> str:
     """A file's path as a sync stores it: links to folders resolved, one of the file itself not."""
     folder, name = os.path.split(os.path.abspath(os.path.expanduser(path)))
     return os.path.join(real_folder(folder), name)
+
+
+def _describe(run: Run, todo: list[Job], describer: Callable[[], RowSource]) -> None:
+    if todo:
+        run.describe(todo, describer)
+    if any(not job.is_new for job in todo):
+        run.store.drop(run.unusable)  # and the rows of what changed
+        run.report.dropped = len(run.unusable)
 
 
 def _found(path: str) -> FoundFile | ImageError:

@@ -98,9 +98,12 @@ class Gallery:
         reranking: str,
         exact: bool | None = None,
         relevant: Sequence[Float[np.ndarray, "_ d"]] | None = None,
+        cut: float | None = None,
     ) -> Iterator[list[Hit]]:
         """The hits of each query; arguments as :meth:`coocnet.index.LocalIndex.search`."""
-        least = self.cut if threshold == "auto" else threshold
+        least = threshold
+        if least == "auto":
+            least = self.cut if cut is None else cut
         whitened = self.is_whitened(recipe)
         plainly = expansion == "none" and reranking == "none"
         approximate = self._approximate_for(exact, k=k, plainly=plainly and not augmentation)

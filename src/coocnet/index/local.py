@@ -67,6 +67,11 @@ class LocalIndex:
         return int(self._store.meta("dim") or 0)
 
     @property
+    def contents(self) -> int:
+        """Number of different contents, each with one row."""
+        return self._store.count_contents()
+
+    @property
     def folders(self) -> list[str]:
         """The folders it was synchronised with, in order of their paths."""
         return [os.fsdecode(path) for path in self._store.folder_paths()]
@@ -212,6 +217,7 @@ class LocalIndex:
         reranking: str = "none",
         exact: bool | None = None,
         relevant: Sequence[Sequence[bytes]] | None = None,
+        cut: float | None = None,
     ) -> list[list[Hit]]:
         """The most similar pictures for each query row, best first: exactly, unless the collection is very large.
 
@@ -235,6 +241,8 @@ class LocalIndex:
                 goes on from the mean of the row and theirs, see :func:`~coocnet.ranking.relevance_feedback`, before
                 any expansion. "auto" has to be reached by the similarity to the row or to one of them; a number by
                 that to the mean.
+            cut: what "auto" is, where the caller has it of :meth:`auto_threshold` already, which takes seconds for a
+                large collection after every change.
 
         Returns:
             One list for each row; equal similarities are in order of path.
@@ -248,6 +256,7 @@ class LocalIndex:
         """
         check_count(k)
         check_threshold(threshold)
+        check_threshold(cut)
         chosen = self.recipe.expansion if expansion is None else expansion
         check_names(chosen, reranking)
         gallery = self._searchable.gallery(dim)
@@ -265,6 +274,7 @@ class LocalIndex:
             reranking=reranking,
             exact=exact,
             relevant=given,
+            cut=cut,
         )
         return list(found)
 
@@ -273,6 +283,31 @@ class LocalIndex:
         chosen = self.recipe.expansion if expansion is None else expansion
         gallery = self._searchable.gallery()
         return bool(gallery.paths) and gallery.approximates(k, plainly=chosen == "none" and reranking == "none")
+
+    def let_rows_stand(self, share: float) -> None:
+        """Has searches answer from the rows of some moments ago, where these take long to make anew.
+
+        While a sync goes on, the rows of a large collection would be made anew for nearly every search. Now they are
+        so often at most that it takes this share of the time, and once a minute at least; those that are made within
+        50 ms are so at every change, as before.
+
+        Args:
+            share: above 0, at most 1, which is the beginning.
+
+        Raises:
+            InputError: something else.
+        """
+        given: object = share
+        if isinstance(given, bool) or not isinstance(given, int | float) or not 0 < given <= 1:
+            raise InputError(f"a share of the time is above 0 and at most 1, got {share!r}")
+        self._searchable.share = float(share)
+
+    def look_anew(self) -> None:
+        """Has the next search see what is stored now, but where its rows took a second or more to make the last time.
+
+        Then what :meth:`let_rows_stand` says holds on, lest single changes keep a large collection from being searched.
+        """
+        self._searchable.look_anew()
 
     def build_ann(self, *, progress: Callable[[int, int], None] | None = None) -> ApproximateInfo:
         """Builds an approximate search through FAISS and keeps it beside the index; a sync builds it anew when due.
@@ -374,9 +409,9 @@ class LocalIndex:
         """The files with a content, in order of path; none where it is not in the collection."""
         return self._store.files_of(digest)
 
-    def file_counts(self, digests: Sequence[bytes]) -> dict[bytes, int]:
-        """How many files have each of some contents, in one look; unknown contents are left out."""
-        return self._store.file_counts(digests)
+    def files_of_each(self, digests: Sequence[bytes]) -> dict[bytes, list[str]]:
+        """As :meth:`files_of`, for several contents in one look; those that are not in the collection are left out."""
+        return self._store.files_of_each(digests)
 
     def listing(self, *, offset: int, limit: int, contains: str = "") -> tuple[int, list[tuple[str, bytes]]]:
         """A page of the collection, in order of path.

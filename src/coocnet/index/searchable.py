@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
 import numpy as np
@@ -15,6 +16,10 @@ from coocnet.index.store import Store
 from coocnet.recipe import Recipe
 from coocnet.whitening import Whitening, unit_rows
 
+_QUICK_S = 0.05
+_STANDS_S = 60.0
+_AT_ONCE_S = 1.0
+
 
 class Searchable:
     """What a search uses: held from one to the next, and made anew when the index has changed.
@@ -22,12 +27,19 @@ class Searchable:
     Args:
         store: the store of record.
         recipe: gives the recipe in use.
+
+    Attributes:
+        share: of the time, at most, that the rows may be made anew in; see
+            :meth:`coocnet.index.LocalIndex.let_rows_stand`.
     """
 
     def __init__(self, store: Store, recipe: Callable[[], Recipe]) -> None:
         self._store = store
         self._recipe = recipe
         self._held: Gallery | None = None
+        self._stands_until = 0.0
+        self._took_s = 0.0
+        self.share = 1.0
 
     def gallery(self, dim: int | None = None) -> Gallery:
         """The rows of this moment, of ``dim`` dimensions if given.
@@ -36,7 +48,11 @@ class Searchable:
             RecipeMismatchError: the index holds rows of another recipe.
             WhiteningError: more dimensions than the whitening has, or there is no whitening.
         """
-        store, recipe, held = self._store, self._recipe(), self._held
+        held = self._held
+        if held is not None and held.dim == dim and time.monotonic() < self._stands_until:
+            return held
+        started = time.monotonic()
+        store, recipe = self._store, self._recipe()
         if held is not None and (held.state, held.dim) == (kept.state_of(store, recipe), dim):
             return held
         with store.snapshot():
@@ -64,11 +80,20 @@ class Searchable:
         self._held = Gallery(
             state, dim, whitening, pictures.paths, pictures.digests, rows, prepared, approximate, why_exact
         )
+        took_s = self._took_s = time.monotonic() - started
+        stand_s = took_s * (1 / self.share - 1) if took_s > _QUICK_S else 0.0
+        self._stands_until = time.monotonic() + min(stand_s, _STANDS_S)
         return self._held
 
     def forget(self) -> None:
         """Has the next search look anew at what is kept."""
         self._held = None
+        self._stands_until = 0.0
+
+    def look_anew(self) -> None:
+        """Has the next search see whether something has changed; see :meth:`coocnet.index.LocalIndex.look_anew`."""
+        if self._took_s < _AT_ONCE_S:
+            self._stands_until = 0.0
 
     def build_ann(self, progress: Callable[[int, int], None] | None = None) -> ApproximateInfo:
         """See :meth:`coocnet.index.LocalIndex.build_ann`."""

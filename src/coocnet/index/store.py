@@ -318,21 +318,21 @@ class Store:
         )
         return [os.fsdecode(path) for (path,) in found]
 
-    def file_counts(self, digests: Sequence[bytes]) -> dict[bytes, int]:
-        """How many files have each of these contents; unknown ones are left out."""
-        counts: dict[bytes, int] = {}
+    def files_of_each(self, digests: Sequence[bytes]) -> dict[bytes, list[str]]:
+        """The files with each of these contents, in order of path; unknown contents are left out."""
+        files: dict[bytes, list[bytes]] = {}
         for start in range(0, len(digests), _ASKED_AT_ONCE):
             some = digests[start : start + _ASKED_AT_ONCE]
             # One row of text: with other threads at work, each row fetched is a wait for the interpreter's lock.
             query = (
-                "SELECT group_concat(hex(digest) || ' ' || "  # noqa: S608 - nothing but question marks is put in
-                "(SELECT count(*) FROM pictures WHERE descriptor = id)) "
-                f"FROM descriptors WHERE digest IN ({', '.join('?' * len(some))})"
+                "SELECT group_concat(hex(digest) || ' ' || hex(path)) "  # noqa: S608 - only question marks are put in
+                f"FROM pictures JOIN descriptors ON id = descriptor WHERE digest IN ({', '.join('?' * len(some))})"
             )
             ((told,),) = self._database.read(query, some)
-            pairs = (one.split() for one in (told or "").split(",") if one)
-            counts |= {bytes.fromhex(digest): int(count) for digest, count in pairs}
-        return counts
+            for pair in told.split(",") if told else ():
+                digest, path = map(bytes.fromhex, pair.split())
+                files.setdefault(digest, []).append(path)
+        return {digest: [os.fsdecode(path) for path in sorted(paths)] for digest, paths in files.items()}
 
     def stamp_of(self, path: str) -> FileStamp | None:
         """The stamp that a file was described at, or None where it is not in the collection."""

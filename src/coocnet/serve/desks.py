@@ -25,6 +25,7 @@ T = TypeVar("T")
 Opener = Callable[[], LocalIndex]
 
 QUERIES_AT_ONCE = 64
+_SHARE_OF_TIME = 0.1
 
 
 class _Held:
@@ -96,13 +97,14 @@ class Desk:
 
 @dataclass(frozen=True)
 class Asking:
-    """How is searched; queries that are asked alike are answered together."""
+    """How is searched, see :meth:`coocnet.index.LocalIndex.search`; what is asked alike is answered together."""
 
     k: int
     threshold: float | Literal["auto"] | None = None
     expansion: str | None = None
     reranking: str = "none"
     exact: bool = False
+    cut: float | None = None
 
 
 @dataclass(frozen=True)
@@ -134,9 +136,10 @@ class SearchDesk:
     """
 
     def __init__(self, opener: Opener, *, waiting: int, batched: Callable[[int], None] = lambda _: None) -> None:
-        self._held = _Held(opener)
+        self._held = _Held(lambda: _patient(opener()))
         self._queue: queue.Queue[_Waiting | Callable[[], None] | None] = queue.Queue(waiting)
         self._batched = batched
+        self._is_stale = threading.Event()
         self._thread = threading.Thread(target=self._work, name="search", daemon=True)
         self._thread.start()
 
@@ -161,6 +164,10 @@ class SearchDesk:
 
         self._put(attempt)
         return await asyncio.wrap_future(future)
+
+    def look_anew(self) -> None:
+        """Has the searches asked from now on see what is stored now."""
+        self._is_stale.set()
 
     def close(self) -> None:
         """Ends the thread once everything asked so far is answered."""
@@ -207,23 +214,30 @@ class SearchDesk:
 
     def _found(self, asking: Asking, group: list[_Waiting]) -> list[Answer]:
         index = self._held.index()
+        if self._is_stale.is_set():
+            self._is_stale.clear()
+            index.look_anew()
         found = index.search(
             np.stack([one.row for one in group]),
             k=asking.k,
             threshold=asking.threshold,
+            cut=asking.cut,
             expansion=asking.expansion,
             reranking=asking.reranking,
             exact=asking.exact or None,
             relevant=[one.relevant for one in group] if any(one.relevant for one in group) else None,
         )
-        least = asking.threshold
-        if least == "auto":
-            least = index.auto_threshold()
+        least = asking.cut if asking.threshold == "auto" else asking.threshold
         approximate = not asking.exact and index.approximates(
             k=asking.k, expansion=asking.expansion, reranking=asking.reranking
         )
         self._batched(len(group))
         return [Answer(hits, least, approximate) for hits in found]
+
+
+def _patient(index: LocalIndex) -> LocalIndex:
+    index.let_rows_stand(_SHARE_OF_TIME)
+    return index
 
 
 def _fulfil(future: Future[T], work: Callable[[], T]) -> None:

@@ -109,7 +109,7 @@ class Gate:
             self._metrics.refused.labels(problem.name).inc()
             if answer.status is None:
                 await problem.response()(scope, receive, answer.send)
-        except Exception:
+        except Exception:  # noqa: BLE001 - whatever it is, the client is told, and the log
             log.exception("%s %s", _method(scope), scope["path"])
             if answer.status is None:
                 await problem_of_service().response()(scope, receive, answer.send)
@@ -211,7 +211,7 @@ class Gate:
 class _Body:
     """A request's body as it arrives: no more of it than may be sent, and in time.
 
-    The clock of the answer stands at what the body may still take while it is awaited, and then at what the answer may.
+    While it is awaited the clock stands at what it may still take, and then at what the answer may.
     """
 
     def __init__(self, scope: Scope, receive: Receive, settings: Settings) -> None:

@@ -74,14 +74,21 @@ class SyncJobs:
         opener: opens the index, in the thread that uses it.
         describer: gives one whose rows belong in the index.
         places: kept out of what is told.
+        changed: told when a sync has ended.
     """
 
     def __init__(
-        self, opener: Callable[[], LocalIndex], describer: Callable[[LocalIndex], Describer], places: Places
+        self,
+        opener: Callable[[], LocalIndex],
+        describer: Callable[[LocalIndex], Describer],
+        places: Places,
+        *,
+        changed: Callable[[], None] = lambda: None,
     ) -> None:
         self._opener = opener
         self._describer = describer
         self._places = places
+        self._changed = changed
         self._jobs: OrderedDict[str, Job] = OrderedDict()
         self._numbers = itertools.count(1)
         self._queue: queue.Queue[Job | None] = queue.Queue()
@@ -150,6 +157,7 @@ class SyncJobs:
                     log.exception("job %s", job.id)
                 job.problem = problem_of(error, self._places)
                 ended = "failed"
+            self._changed()
             job.ended = _now()
             job.folder = None
             job.state = ended

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import io
 import os
-import stat
+from collections.abc import Iterator
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image
 
-from coocnet.data.images import Measured, content_digest, decode, measured, read_bytes
+from coocnet.data.images import Measured, content_digest, decode, measured, open_file, read_bytes, stream_digest
 from coocnet.errors import ImageError
 from coocnet.index import LocalIndex
 from coocnet.serve.kept import Kept
@@ -29,6 +31,7 @@ MEDIA_TYPES = {
     "HEIF": "image/heif",
 }
 _HEAD_BYTES = 1 << 17
+_PIECE_BYTES = 1 << 18
 _SIZES_KEPT = 1_000_000
 _JPEG_QUALITY = 85
 
@@ -42,11 +45,33 @@ class Content:
     name: str
 
 
+@dataclass(frozen=True)
+class Original:
+    """A picture's file, open and checked.
+
+    Attributes:
+        stream: at its beginning; whoever takes it closes it.
+        size_bytes: of the file.
+        name: within the collection.
+        media_type: of its content.
+    """
+
+    stream: BinaryIO
+    size_bytes: int
+    name: str
+    media_type: str
+
+    def pieces(self) -> Iterator[bytes]:
+        """The bytes, which are then closed."""
+        with self.stream:
+            while piece := self.stream.read(_PIECE_BYTES):
+                yield piece
+
+
 class PictureFiles:
     """Reads what the index names, and gives nothing else: every byte is checked against the digest it is asked by."""
 
     def __init__(self, settings: Settings) -> None:
-        self._most_px = settings.upload_px
         self._thumbnails: Kept[bytes] = Kept(settings.kept_thumbnail_bytes, len)
         self._sizes: Kept[Measured] = Kept(_SIZES_KEPT)
 
@@ -56,19 +81,31 @@ class PictureFiles:
         Raises:
             Problem: 404 where the index has none of this digest; 410 where no file has this content any more.
         """
-        paths = index.files_of(digest)
-        if not paths:
-            raise Problem(404, "unknown-picture", f"no picture of this collection has the id {digest.hex()}")
-        for path in paths:
+        for path in _paths(index, digest):
             try:
                 content = read_bytes(path)
             except ImageError:
                 continue
             if content_digest(content) == digest:
                 return Content(digest, content, index.name_of(path))
-        raise Problem(
-            410, "gone", "the picture's file is gone or has changed; bring the index up to date with its folder"
-        )
+        raise _gone()
+
+    def original(self, index: LocalIndex, digest: bytes) -> Original:
+        """A picture's file, found to be what the index has described, without all of it in memory.
+
+        Raises:
+            Problem: see :meth:`content`.
+        """
+        for path in _paths(index, digest):
+            with suppress(ImageError, OSError), ExitStack() as unless_it_is_given:
+                stream = unless_it_is_given.enter_context(open_file(path))
+                size_bytes = os.fstat(stream.fileno()).st_size
+                if stream_digest(stream) == digest:
+                    kind = MEDIA_TYPES.get(_measured(stream, path).format, "application/octet-stream")
+                    stream.seek(0)
+                    unless_it_is_given.pop_all()
+                    return Original(stream, size_bytes, index.name_of(path), kind)
+        raise _gone()
 
     def thumbnail(self, index: LocalIndex, digest: bytes, size_px: int) -> bytes:
         """A JPEG of a picture of the collection, upright, its longer side at most ``size_px``.
@@ -89,8 +126,9 @@ class PictureFiles:
         kept = self._sizes.get(digest)
         if kept is None:
             try:
-                kept = _measured_head(path)
-            except ImageError:
+                with open_file(path) as stream:
+                    kept = _measured(stream, path)
+            except (ImageError, OSError):
                 return None
             self._sizes.put(digest, kept)
         return kept
@@ -112,17 +150,24 @@ def jpeg(pixels: np.ndarray) -> bytes:
     return out.getvalue()
 
 
-def _measured_head(path: str) -> Measured:
+def _measured(stream: BinaryIO, path: str) -> Measured:
     """The size of a picture from the beginning of its file, or from all of it where that does not say."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-        with os.fdopen(descriptor, "rb") as stream:
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                raise ImageError(path, "not a regular file")
-            head = stream.read(_HEAD_BYTES)
-    except OSError as error:
-        raise ImageError(path, "cannot be read", unread=True) from error
-    try:
-        return measured(head, path)
-    except ImageError:
-        return measured(read_bytes(path), path)
+    stream.seek(0)
+    head = stream.read(_HEAD_BYTES)
+    # A PNG may say at its end that it is to be turned.
+    if not head.startswith(b"\x89PNG"):
+        with suppress(ImageError):
+            return measured(head, path)
+    return measured(head + stream.read(), path)
+
+
+def _paths(index: LocalIndex, digest: bytes) -> list[str]:
+    paths = index.files_of(digest)
+    if not paths:
+        raise Problem(404, "unknown-picture", f"no picture of this collection has the id {digest.hex()}")
+    return paths
+
+
+def _gone() -> Problem:
+    detail = "the picture's file is gone or has changed; bring the index up to date with its folder"
+    return Problem(410, "gone", detail)

@@ -9,11 +9,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from coocnet import __version__
 from coocnet.errors import CoocnetError, InputError, printable
-from coocnet.index import Hit, IndexInfo, LocalIndex, open_index
+from coocnet.index import Hit, LocalIndex, open_index
 from coocnet.serve import editing, models
+from coocnet.serve.cut import LearnedCut
 from coocnet.serve.desks import Asking, Desk, SearchDesk
+from coocnet.serve.facts import info_document
 from coocnet.serve.jobs import Job, SyncJobs, need_folder
 from coocnet.serve.metrics import Metrics
 from coocnet.serve.pictures import PictureFiles
@@ -27,10 +28,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _INFO_STANDS_S = 2.0
-_SKIPPED_TOLD = 1000
 _LEAST_THREADS = 2
-_RECEIVED_AT_ONCE = 8
-_READ_AT_ONCE = 8
+_RECEIVED_AT_ONCE = 16
 
 
 @dataclass(frozen=True)
@@ -53,7 +52,6 @@ class Service:
         queries: pictures that were sent, and rows.
         closing: set once the service is told to end.
         receiving: bounds how many pictures arrive at once, and with them the memory.
-        reading: bounds how many originals are read at once.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -66,18 +64,20 @@ class Service:
         self.queries = Queries(settings, self.files)
         self.closing = asyncio.Event()
         self.receiving = asyncio.Semaphore(_RECEIVED_AT_ONCE)
-        self.reading = asyncio.Semaphore(_READ_AT_ONCE)
         self.name = printable(os.path.basename(location).removesuffix(".cooc") or "photographs")
         home = os.path.expanduser("~")
         self.places = Places([location, *folders, settings.place, settings.add_to, home, os.getcwd()])
-        self._info: tuple[float, models.Info] | None = None
+        self._info: models.Info | None = None
+        self._info_stands_until = 0.0
+        self._telling: asyncio.Task[None] | None = None
         self._ready = ""
         threads = max(_LEAST_THREADS, os.cpu_count() or 1)
         self._lookups = Desk("lookup", self.open, threads=threads, waiting=4 * settings.at_once)
         self._compute = Desk("compute", self.open, threads=_LEAST_THREADS, waiting=settings.at_once)
         self._writer = Desk("write", self.open, threads=1, waiting=8)
         self._search = SearchDesk(self.open, waiting=settings.at_once, batched=self.metrics.batch.observe)
-        self.jobs = SyncJobs(self.open, self.queries.describer, self.places)
+        self._cut = LearnedCut(self._compute)
+        self.jobs = SyncJobs(self.open, self.queries.describer, self.places, changed=self._search.look_anew)
 
     def open(self) -> LocalIndex:
         """The index, for the thread that calls."""
@@ -88,6 +88,7 @@ class Service:
         try:
             await self._search.do(_made_ready)
             await self._compute.do(self.queries.describer)
+            await self._cut.known()
         except CoocnetError as error:
             log.error("%s", error)
             self._ready = problem_of(error, self.places).detail
@@ -106,88 +107,43 @@ class Service:
         for desk in (self._lookups, self._compute, self._writer, self._search):
             desk.close()
 
-    @property
-    def health(self) -> models.Health:
-        """Whether it is ready to answer."""
+    async def health(self) -> models.Health:
+        """Whether it is ready to answer.
+
+        Raises:
+            Problem: 503, it has too much to do.
+            CoocnetError: the index cannot be read now.
+        """
+        await self._lookups.do(lambda index: index.dim)
         if not self._ready:
             return models.Health(status="starting", detail="the network is being loaded")
-        return (
-            models.Health(status="ok") if self._ready == "ok" else models.Health(status="failed", detail=self._ready)
-        )
+        if self._ready != "ok":
+            return models.Health(status="failed", detail=self._ready)
+        return models.Health(status="ok")
 
     # What the collection is
 
     async def info(self) -> models.Info:
-        """What the index holds; at most some seconds old."""
-        held = self._info
-        if held is not None and time.monotonic() - held[0] < _INFO_STANDS_S:
-            return held[1]
-        # Where a search's rows are held already, the cut is computed once for all.
-        found, names, cut = await self._search.do(_facts)
-        info = self._told(found, names, cut)
-        self.metrics.pictures.set(info.pictures)
-        self._info = time.monotonic(), info
-        return info
+        """What the index holds; some seconds old where it takes long to tell."""
+        if self._telling is None and time.monotonic() >= self._info_stands_until:
+            self._telling = asyncio.create_task(self._tell())
+        if self._telling is not None:
+            await asyncio.shield(self._telling)
+        assert self._info is not None
+        return self._info
 
-    def _told(self, info: IndexInfo, skipped: Sequence[models.Skipped], cut: float | None) -> models.Info:
-        from coocnet.ranking import EXPANSIONS, RERANKINGS  # noqa: PLC0415 - beside what loads it
-
-        recipe = info.recipe
-        in_force = info.approximate is not None and not info.out_of_force
-        can_write = not self.settings.read_only
-        return models.Info(
-            version=__version__,
-            name=self.name,
-            pictures=info.pictures,
-            contents=info.contents,
-            recipe=models.RecipeFacts(
-                name=recipe.name,
-                fingerprint=recipe.fingerprint(),
-                backbone=recipe.backbone,
-                tap=recipe.tap,
-                size_px=recipe.size_px,
-                pooling=recipe.pooling,
-                dim=info.dim,
-            ),
-            engines=info.engines,
-            whitening=None if info.whitening is None else self._whitening_facts(info.whitening),
-            search="approximate" if in_force else "exact",
-            recall=info.approximate.recall if in_force and info.approximate is not None else None,
-            size_bytes=info.size_bytes,
-            made=info.made,
-            folders=[
-                models.Folder(
-                    number=number,
-                    name=printable(os.path.basename(one.path) or "/"),
-                    pictures=one.pictures,
-                    synchronised=one.synchronised,
-                )
-                for number, one in enumerate(info.folders)
-            ],
-            skipped=[models.Skipped(name=one.name, reason=self.places.without(one.reason)) for one in skipped],
-            skipped_total=len(info.skipped),
-            auto_threshold=cut,
-            expansions=list(EXPANSIONS),
-            rerankings=list(RERANKINGS),
-            explains=self._explains(recipe.pooling, len(recipe.scales), recipe.scale_power),
-            can_add=can_write and bool(self.settings.add_to),
-            can_write=can_write,
-            limits=models.Limits(
-                upload_bytes=self.settings.upload_bytes,
-                upload_megapixels=self.settings.upload_px / 1e6,
-                hits=self.settings.hits,
-            ),
-        )
-
-    def _whitening_facts(self, facts: dict[str, str]) -> dict[str, str]:
-        told = {key: self.places.without(value) for key, value in facts.items() if key != "fitted_on"}
-        return {key: value for key, value in told.items() if len(value) < 200}
-
-    @staticmethod
-    def _explains(pooling: str, scales: int, scale_power: float) -> bool:
-        from coocnet.explain import EXPLAINED  # noqa: PLC0415 - loads torch, only where needed
-
-        return pooling in EXPLAINED and (scale_power == 1 or scales == 1)
+    async def _tell(self) -> None:
+        started = time.monotonic()
+        try:
+            cut = await self._cut.known()
+            self._info = await self._lookups.do(
+                lambda index: info_document(index, self.settings, self.places, name=self.name, cut=cut)
+            )
+            self.metrics.pictures.set(self._info.pictures)
+            took_s = time.monotonic() - started
+            self._info_stands_until = time.monotonic() + max(_INFO_STANDS_S, 10 * took_s)
+        finally:
+            self._telling = None
 
     # What requests ask
 
@@ -204,10 +160,12 @@ class Service:
         most = self.settings.hits
         if asked.offset + asked.limit > most:
             raise Problem(422, "request", f"a ranking goes to place {most}: got offset + limit above it")
+        asking = asked.asking
+        if asking.threshold == "auto":
+            asking = replace(asking, cut=await self._cut.needed())
         wanted = files = asked.offset + asked.limit + 1
         while True:
-            asking = replace(asked.asking, k=files)
-            answer = await self._search.search(row, asking, relevant=asked.relevant)
+            answer = await self._search.search(row, replace(asking, k=files), relevant=asked.relevant)
             different = _different(answer.hits)
             if len(different) >= wanted or len(answer.hits) < files:
                 break
@@ -228,16 +186,18 @@ class Service:
 
     def _hits(self, index: LocalIndex, hits: Sequence[Hit], offset: int, identical: bytes | None) -> list[models.Hit]:
         found = []
-        names = index.names_of(hit.path for hit in hits)
-        counts = index.file_counts([hit.digest for hit in hits])
-        for rank, (hit, name) in enumerate(zip(hits, names, strict=True), start=offset + 1):
-            size = self.files.measured(hit.digest, hit.path)
+        files = index.files_of_each([hit.digest for hit in hits])
+        # What is not there any more was taken out, or is gone, since the rows were read that were searched.
+        there = [(rank, hit) for rank, hit in enumerate(hits, start=offset + 1) if hit.digest in files]
+        paths = [hit.path if hit.path in files[hit.digest] else files[hit.digest][0] for _, hit in there]
+        for (rank, hit), path, name in zip(there, paths, index.names_of(paths), strict=True):
+            size = self.files.measured(hit.digest, path)
             found.append(
                 models.Hit(
                     rank=rank,
                     id=hit.digest.hex(),
                     name=name,
-                    names_total=counts.get(hit.digest, 1),
+                    names_total=len(files[hit.digest]),
                     similarity=round(hit.similarity, 6),
                     identical=hit.digest == identical,
                     width=size.width if size else None,
@@ -269,20 +229,28 @@ class Service:
         if not folder:
             raise Problem(403, "no-adding", "this service was started without --add-to FOLDER, so nothing is added")
         describer = self.queries.describer
-        return await self._writer.do(
+        digest = await self._writer.do(
             lambda index: editing.add(index, content, name, folder=folder, describer=describer)
         )
+        self._changed()
+        return digest
 
     async def remove(self, digest: bytes) -> None:
         """Takes a picture out; see :func:`coocnet.serve.editing.remove`."""
         self.need_writable()
         await self._writer.do(lambda index: editing.remove(index, digest))
+        self._changed()
 
     async def restore(self, digest: bytes) -> None:
         """Takes a picture back; see :func:`coocnet.serve.editing.restore`."""
         self.need_writable()
         describer = self.queries.describer
         await self._writer.do(lambda index: editing.restore(index, digest, describer=describer))
+        self._changed()
+
+    def _changed(self) -> None:
+        self._info_stands_until = 0.0
+        self._search.look_anew()
 
     async def sync(self, asked: models.SyncAsked) -> Job:
         """Begins to bring folders up to date.
@@ -321,19 +289,6 @@ def source_of(picture: str | None, upload: str | None, box: Any = None) -> Sourc
     if (picture is None) == (upload is None):
         raise InputError("name either a picture of the collection or an upload: picture=ID or upload=ID")
     return Source(bytes.fromhex(picture or upload or ""), upload is not None, box)
-
-
-def _facts(index: LocalIndex) -> tuple[IndexInfo, list[models.Skipped], float | None]:
-    info = index.info()
-    skipped = [
-        models.Skipped(name=index.name_of(path), reason=reason)
-        for path, reason in list(info.skipped.items())[:_SKIPPED_TOLD]
-    ]
-    try:
-        cut = index.auto_threshold()
-    except InputError:
-        cut = None
-    return info, skipped, cut
 
 
 def _made_ready(index: LocalIndex) -> None:

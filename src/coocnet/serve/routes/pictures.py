@@ -6,11 +6,11 @@ from typing import Annotated
 from urllib.parse import quote
 
 from fastapi import APIRouter, Query, Response
+from fastapi.responses import StreamingResponse
 
-from coocnet.data.images import measured
 from coocnet.index import LocalIndex
 from coocnet.serve import models
-from coocnet.serve.pictures import MEDIA_TYPES, Content
+from coocnet.serve.pictures import MEDIA_TYPES
 from coocnet.serve.problems import Problem
 from coocnet.serve.routes.common import (
     PICTURE_BODY,
@@ -68,13 +68,14 @@ async def original(
     download: Annotated[bool, Query(description="Have a browser store it and not show it.")] = False,
 ) -> Response:
     """A picture's file, byte for byte: exactly what the index has described."""
-    async with service.reading:
-        found: Content = await service.look_up(lambda index: service.files.content(index, digest))
-    kind = MEDIA_TYPES.get(measured(found.content, "the picture").format, "application/octet-stream")
+    found = await service.look_up(lambda index: service.files.original(index, digest))
     name = quote(found.name.rpartition("/")[2], safe="")
-    disposition = f"{'attachment' if download else 'inline'}; filename*=UTF-8''{name}"
-    headers = {"Cache-Control": _FOREVER, "Content-Disposition": disposition}
-    return Response(found.content, media_type=kind, headers=headers)
+    headers = {
+        "Cache-Control": _FOREVER,
+        "Content-Disposition": f"{'attachment' if download else 'inline'}; filename*=UTF-8''{name}",
+        "Content-Length": str(found.size_bytes),
+    }
+    return StreamingResponse(found.pieces(), media_type=found.media_type, headers=headers)
 
 
 @pictures.post("/pictures", status_code=201, openapi_extra=PICTURE_BODY)

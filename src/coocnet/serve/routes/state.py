@@ -55,7 +55,7 @@ async def live() -> models.Health:
 @state.get("/health/ready")
 async def ready(service: Serving, response: Response) -> models.Health:
     """The service can answer: 503 as long as it cannot."""
-    health = service.health
+    health = await service.health()
     if health.status != "ok":
         response.status_code = 503
         response.headers["Retry-After"] = "1"

@@ -1,7 +1,7 @@
 /** The start: a place to drop a photograph, and the collection's own pictures to search with. */
 
 import { request } from "./api.js";
-import { debounced, el } from "./dom.js";
+import { debounced, el, some } from "./dom.js";
 import { Pages, photograph, tile } from "./grid.js";
 import { choose } from "./incoming.js";
 import { address, follow, go, read, search } from "./state.js";
@@ -76,9 +76,7 @@ export class Collection {
 
   tell(shown, contains) {
     const { total } = this;
-    const words = contains
-      ? `${total} of ${this.info.pictures} names contain “${contains}”`
-      : `${total} picture${total === 1 ? "" : "s"}`;
+    const words = contains ? `${total} of ${this.info.pictures} names contain “${contains}”` : some(total);
     this.count.textContent = total > shown ? `${words}, ${shown} shown` : words;
   }
 

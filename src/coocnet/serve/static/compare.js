@@ -18,6 +18,8 @@ const LEGENDS = {
 };
 const ALONE = "Shown for the query alone: what it was expanded with, and re-ranking, are left out.";
 
+const sentence = (note) => `${note[0].toUpperCase()}${note.slice(1)}${/[.!?]$/.test(note) ? "" : "."}`;
+
 export class Compare {
   /** @param {HTMLDialogElement} dialog @param {import("./results.js").Results} results @param {any} info */
   constructor(dialog, results, info) {
@@ -193,6 +195,7 @@ export class Compare {
     const scale = scaleOf(...maps);
     this.panes.forEach((pane, i) => {
       pane.map = maps[i];
+      pane.hasSign = from < 0;
     });
     this.colours = { scale, colour };
     this.legend.replaceChildren(...legend(words, colour, { from, scale }));
@@ -211,7 +214,7 @@ export class Compare {
       .join(" ");
     const { relevant, expansion, reranking } = read();
     const alone = relevant.length || expansion || reranking ? [ALONE] : [];
-    this.notes.replaceChildren(...[...notes, ...alone].map((note) => el("li", {}, note)));
+    this.notes.replaceChildren(...[...notes, ...alone].map((note) => el("li", {}, sentence(note))));
     this.matches.show(answer);
   }
 

@@ -57,6 +57,13 @@ export const ICONS = {
   tick: "M5 12.5l4.5 4.5L19 7.5",
 };
 
+/** A number with at most so many significant digits. */
+export const digits = (value, count) =>
+  new Intl.NumberFormat("en", { maximumSignificantDigits: count }).format(value);
+
+/** So many pictures. */
+export const some = (count) => `${count} picture${count === 1 ? "" : "s"}`;
+
 /** Runs `work` once things have been quiet for `ms`. */
 export function debounced(work, ms) {
   let timer = 0;

@@ -63,7 +63,7 @@ export function tile(picture, link, ...parts) {
 export class Pages {
   /**
    * @param {{label: string, load: (offset: number, signal: AbortSignal) => Promise<{items: T[], more: boolean}>,
-   *   draw: (item: T) => HTMLElement, loaded?: (shown: number, more: boolean) => void}} options
+   *   draw: (item: T) => HTMLElement|HTMLElement[], loaded?: (shown: number, more: boolean) => void}} options
    */
   constructor({ label, load, draw, loaded = () => {} }) {
     Object.assign(this, { load, draw, loaded });
@@ -100,9 +100,13 @@ export class Pages {
       if (this.stopped.signal.aborted) return;
       this.items.push(...items);
       this.more = more && items.length > 0;
-      const drawn = items.map(this.draw);
+      const drawn = items.flatMap(this.draw);
       this.list.append(...drawn);
-      if (focus) drawn[0]?.querySelector("a, button")?.focus();
+      if (focus)
+        drawn
+          .find((item) => item.matches(".tile"))
+          ?.querySelector("a")
+          .focus();
       this.loaded(this.items.length, this.more);
       // Observing anew reports at once, so a page that does not fill the window is followed by another.
       if (this.more) this.sentinel.observe(this.button);

@@ -1,6 +1,6 @@
 /** A picture that was found, and what is said where none was. */
 
-import { el } from "./dom.js";
+import { el, some } from "./dom.js";
 import { photograph, tile } from "./grid.js";
 import { choose } from "./incoming.js";
 import { two } from "./scale.js";
@@ -13,7 +13,7 @@ const AT_ONCE = 12;
  * @param {any} hit as the server gives it
  * @param {import("./marked.js").Marked} marked
  */
-export function hitTile(hit, marked) {
+function hitTile(hit, marked) {
   const link = el(
     "a.photo",
     {
@@ -49,6 +49,50 @@ export function hitTile(hit, marked) {
   item.dataset.similarity = hit.similarity;
   marked.paint(item);
   return item;
+}
+
+/**
+ * Draws hit after hit, and where they pass below a limit that was learned, says so once.
+ * @param {import("./marked.js").Marked} marked
+ * @param {number|null} limit null where there is none, or hits do not come in order of similarity
+ */
+export function hitDrawer(marked, limit) {
+  let isAbove = limit !== null;
+  return (hit) => {
+    const tile = hitTile(hit, marked);
+    if (!isAbove || hit.similarity >= limit) return tile;
+    isAbove = false;
+    return [...limitPassed(limit, hit.rank - 1), tile];
+  };
+}
+
+/** What stands in the results where they pass below what the collection has learned to be alike. */
+function limitPassed(limit, above) {
+  const words = above
+    ? `From here on below ${two(limit)}, the limit learned from this collection: less sure`
+    : `Nothing reaches ${two(limit)}, the limit learned from this collection; these are the nearest`;
+  return [el("li.rest", { "aria-hidden": "true" }), el("li.limit", {}, el("p", {}, words))];
+}
+
+/** What has to be said of how the results came about. */
+export function remarks({ relevant }, { approximate }, { recall }) {
+  const without = () => go({ relevant: [], view: "" });
+  return [
+    relevant.length &&
+      el(
+        "p",
+        {},
+        `Searched with ${some(relevant.length)} marked as right as well. `,
+        el("button.link", { type: "button", onclick: without }, "Without them"),
+      ),
+    approximate &&
+      el(
+        "p.muted",
+        {},
+        "Found by approximate search",
+        recall ? `, which finds ${Math.round(recall * 100)} of 100.` : ".",
+      ),
+  ].filter(Boolean);
 }
 
 /** @param {{threshold: number|null, nearest: number|null}} answer */

@@ -89,9 +89,9 @@ export function acceptFiles(limits) {
   window.addEventListener("dragend", () => {
     ours = false;
   });
-  const hasFiles = (event) => !ours && event.dataTransfer?.types.includes("Files");
+  const holds = (event, type) => !ours && event.dataTransfer?.types.includes(type);
   window.addEventListener("dragover", (event) => {
-    if (!hasFiles(event)) return;
+    if (!holds(event, "Files") && !holds(event, "text/uri-list")) return;
     event.preventDefault();
     event.dataTransfer.dropEffect = "copy";
     catcher.hidden = false;
@@ -101,7 +101,16 @@ export function acceptFiles(limits) {
   });
   window.addEventListener("drop", (event) => {
     catcher.hidden = true;
-    if (!hasFiles(event)) return;
+    if (!holds(event, "Files")) {
+      if (!holds(event, "text/uri-list")) return;
+      event.preventDefault();
+      complain(
+        new Problem({
+          detail: "Only an address came, no picture. Copy the picture there and paste it here.",
+        }),
+      );
+      return;
+    }
     event.preventDefault();
     first(event.dataTransfer.files);
   });

@@ -1,6 +1,6 @@
 /** The pairs of cells that match best: numbers on both pictures, lines between them, and a list in words. */
 
-import { el, svg } from "./dom.js";
+import { digits, el, svg } from "./dom.js";
 import { cellAt } from "./overlay.js";
 
 const PLACES = [
@@ -39,7 +39,7 @@ export class Matches {
     this.pinned = -1;
     this.list.replaceChildren(
       ...matches.map((match, i) => {
-        const share = similarity > 0 ? ` · ${((100 * match.contribution) / similarity).toFixed(1)} %` : "";
+        const share = similarity > 0 ? ` · ${digits((100 * match.contribution) / similarity, 2)} %` : "";
         const button = el(
           "button.match",
           {
@@ -54,7 +54,7 @@ export class Matches {
           el("span.number", { "aria-hidden": "true" }, i + 1),
           el("span.unseen", {}, `Match ${i + 1}: `),
           el("span.where", {}, `${where(query, match.query)} to ${where(result, match.result)}`),
-          el("span.amount", {}, `${match.contribution.toFixed(4)}${share}`),
+          el("span.amount", {}, `${digits(match.contribution, 2)}${share}`),
         );
         return el("li", {}, button);
       }),
@@ -73,7 +73,8 @@ export class Matches {
   /** Brings one pair forward; -1 shows all alike. */
   highlight(i) {
     this.drawing.classList.toggle("one", i >= 0);
-    [...this.drawing.children].forEach((group, n) => group.classList.toggle("on", n === i));
+    const count = this.pairs.length;
+    [...this.drawing.children].forEach((group, n) => group.classList.toggle("on", n % count === i));
     [...this.list.children].forEach((item, n) => item.classList.toggle("on", n === i));
   }
 
@@ -82,31 +83,39 @@ export class Matches {
     if (!this.pairs.length) return this.drawing.replaceChildren();
     const table = this.table.getBoundingClientRect();
     this.drawing.setAttribute("viewBox", `0 0 ${table.width} ${table.height}`);
-    const groups = this.pairs.map((match, i) => {
-      const ends = [match.query, match.result].map((cell, side) => {
+    const ends = this.pairs.map((match) =>
+      [match.query, match.result].map((cell, side) => {
         const frame = this.frames[side].getBoundingClientRect();
         const [x, y, w, h] = cellAt(this.maps[side], cell, frame.width, frame.height);
         return { x: x + frame.left - table.left, y: y + frame.top - table.top, w, h };
-      });
-      return this.pair(ends, i);
-    });
-    this.drawing.replaceChildren(...groups);
+      }),
+    );
+    // All numbers lie over all lines.
+    this.drawing.replaceChildren(
+      ...ends.map((pair) => this.line(pair)),
+      ...ends.map((pair, i) => this.numbers(pair, i)),
+    );
     this.highlight(this.pinned);
   }
 
-  pair(ends, i) {
-    const [a, b] = ends.map(({ x, y, w, h }) => [x + w / 2, y + h / 2]);
+  line([a, b]) {
+    const ends = { x1: a.x + a.w / 2, y1: a.y + a.h / 2, x2: b.x + b.w / 2, y2: b.y + b.h / 2 };
+    return svg("g", {}, svg("line", { class: "under", ...ends }), svg("line", { class: "over", ...ends }));
+  }
+
+  numbers(pair, i) {
     const group = svg("g", {
       onpointerenter: () => this.highlight(i),
       onpointerleave: () => this.highlight(this.pinned),
       onclick: () => this.pin(i),
     });
-    const line = { x1: a[0], y1: a[1], x2: b[0], y2: b[1] };
-    group.append(svg("line", { class: "under", ...line }), svg("line", { class: "over", ...line }));
-    for (const { x, y, w, h } of ends) {
-      group.append(svg("rect", { class: "cell", x, y, width: w, height: h }));
+    for (const { x, y, w, h } of pair) {
       const [cx, cy] = [x + w / 2, y + h / 2];
-      group.append(svg("circle", { cx, cy, r: 11 }), svg("text", { x: cx, y: cy, dy: "0.36em" }, i + 1));
+      group.append(
+        svg("rect", { class: "cell", x, y, width: w, height: h }),
+        svg("circle", { cx, cy, r: 11 }),
+        svg("text", { x: cx, y: cy, dy: "0.36em" }, i + 1),
+      );
     }
     return group;
   }

@@ -18,7 +18,7 @@ const RAMP = [
 
 /** @param {number} share −1 … 1 of the scale @returns {number[]} red, green, blue, alpha (0 … 255) */
 export function signed(share) {
-  return [...(share < 0 ? LOWERS : RAISES), Math.round(235 * Math.min(Math.abs(share), 1) ** 0.8)];
+  return [...(share < 0 ? LOWERS : RAISES), Math.round(235 * Math.min(Math.abs(share), 1) ** 0.6)];
 }
 
 /** @param {number} share 0 … 1 of the scale */

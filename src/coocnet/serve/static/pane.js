@@ -1,6 +1,6 @@
 /** One of the two pictures that are compared, with what is painted over it; and the legend of both. */
 
-import { el } from "./dom.js";
+import { digits, el } from "./dom.js";
 import { cellBelow, paintBar, paintMap, paintPart } from "./overlay.js";
 
 export class Pane {
@@ -13,6 +13,7 @@ export class Pane {
   constructor(name, picture, sources, { loaded, read }) {
     this.picture = picture;
     this.map = null;
+    this.hasSign = false;
     this.canvas = el("canvas.overlay", { "aria-hidden": "true" });
     const image = el("img", {
       src: sources[0],
@@ -47,8 +48,8 @@ export class Pane {
     const cell = cellBelow(this.map, event.clientX - left, event.clientY - top, width, height);
     if (!cell) return "";
     const value = this.map.values[cell[0] * this.map.columns + cell[1]];
-    const words = `${value >= 0 ? "+" : "−"}${Math.abs(value).toPrecision(3)}`;
-    return `Row ${cell[0] + 1}, column ${cell[1] + 1}: ${words}`;
+    const sign = value < 0 ? "−" : this.hasSign ? "+" : "";
+    return `Row ${cell[0] + 1}, column ${cell[1] + 1}: ${sign}${digits(Math.abs(value), 3)}`;
   }
 
   /** @param {{scale: number, colour: (share: number) => number[]}} options @param {number[]|null} box */
@@ -68,7 +69,7 @@ export function legend(words, colour, { from, scale }) {
   const bar = el("canvas.scale-bar", { "aria-hidden": "true" });
   paintBar(bar, colour, from);
   const sign = (value) => (value < 0 ? "−" : from ? "+" : "");
-  const number = (value) => (value === 0 ? "0" : `${sign(value)}${Math.abs(value).toPrecision(2)}`);
+  const number = (value) => (value === 0 ? "0" : `${sign(value)}${digits(Math.abs(value), 2)}`);
   const shares = from ? [-1, 0, 1] : [0, 0.5, 1];
   const ends = shares.map((share) => el("span", {}, number(share * scale)));
   return [el("p", {}, words, "."), bar, el("p.ends", {}, ...ends)];

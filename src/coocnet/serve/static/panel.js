@@ -76,7 +76,7 @@ function contents(info) {
       row("Fingerprint", el("code", {}, recipe.fingerprint)),
       row("Whitening", whitening(info.whitening)),
       row("Search", info.search, recall),
-      row("Line learned", info.auto_threshold === null ? "none yet" : info.auto_threshold.toFixed(2)),
+      row("Learned limit", info.auto_threshold === null ? "none yet" : info.auto_threshold.toFixed(2)),
       row("Size of the index", size(info.size_bytes)),
       row("Made", when(info.made)),
       row("coocnet", info.version),
@@ -124,9 +124,14 @@ function contents(info) {
 
 function whitening(given) {
   if (!given) return "none";
-  if (typeof given !== "object") return String(given);
-  const words = Object.entries(given).filter(([, v]) => ["string", "number"].includes(typeof v));
-  return words.map(([k, v]) => `${k.replaceAll("_", " ")}: ${v}`).join(" · ") || "in force";
+  const { kind, pictures, rank, shipped } = given;
+  const parts = [
+    kind ?? "in force",
+    rank && `rank ${rank}`,
+    pictures && `from ${number.format(pictures)} pictures`,
+    shipped && "comes with the package",
+  ];
+  return parts.filter(Boolean).join(" · ");
 }
 
 function skipped({ skipped: files, skipped_total: total }) {
@@ -147,7 +152,7 @@ function skipped({ skipped: files, skipped_total: total }) {
 function removed(pictures, changed) {
   if (!pictures.length) return [];
   const item = ({ id, names }) => {
-    const back = el("button", { type: "button", "aria-label": `Put ${names[0] ?? id} back` }, "Put back");
+    const back = el("button", { type: "button", "aria-label": `Put back ${names[0] ?? id}` }, "Put back");
     back.addEventListener("click", async () => {
       try {
         await request(`pictures/${id}/restore`, { method: "POST" });

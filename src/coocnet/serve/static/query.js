@@ -93,8 +93,9 @@ export class QueryPanel {
     );
     this.part = el("button.primary", { type: "button", onclick: () => this.submit() }, "Search this part");
     this.whole = el("button", { type: "button", onclick: () => this.submitWhole() }, "Whole picture");
+    const upright = query.height > query.width;
     this.element = el(
-      "div.query",
+      upright ? "div.query.upright" : "div.query",
       {},
       this.stage,
       el(

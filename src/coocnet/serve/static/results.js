@@ -1,9 +1,9 @@
 /** What was found: the results of the query in the address, their cut, and the ones marked as right. */
 
 import { request } from "./api.js";
-import { el } from "./dom.js";
+import { el, some } from "./dom.js";
 import { Pages } from "./grid.js";
-import { didNotWork, hitTile, nothingFound } from "./hit.js";
+import { didNotWork, hitDrawer, nothingFound, remarks } from "./hit.js";
 import { Marked } from "./marked.js";
 import { findQuery, lost, QueryPanel, withUpload } from "./query.js";
 import { ranking } from "./ranking.js";
@@ -13,7 +13,6 @@ import { go, read, searchKey } from "./state.js";
 
 const PAGE = 50;
 const PLOTTED = 100;
-const some = (count, what = "picture") => `${count} ${what}${count === 1 ? "" : "s"}`;
 
 export class Results {
   /** @param {HTMLElement} section @param {any} info */
@@ -22,14 +21,14 @@ export class Results {
     this.key = "";
     this.query = null;
     this.marked = new Marked(
-      () => this.pages.list.children,
+      () => this.pages.list.querySelectorAll(".tile"),
       () => this.title.focus(),
     );
   }
 
-  /** The threshold that is asked for: what the user chose, else the collection's own if it has one. */
-  threshold(state) {
-    return state.threshold || (this.info.auto_threshold === null ? "none" : "auto");
+  /** Unasked nothing is left out; where the learned limit lies is shown between the results. */
+  threshold({ threshold }) {
+    return threshold === "auto" && this.info.auto_threshold === null ? "none" : threshold || "none";
   }
 
   /** @param {import("./state.js").State} state */
@@ -112,6 +111,7 @@ export class Results {
   search(state) {
     const { signal } = this.stopped;
     const threshold = this.threshold(state);
+    const isRanked = threshold === "none" && !state.reranking;
     let first = true;
     this.pages = new Pages({
       label: "Results",
@@ -123,12 +123,12 @@ export class Results {
         first = false;
         return { items: answer.hits, more: answer.more };
       },
-      draw: (hit) => hitTile(hit, this.marked),
+      draw: hitDrawer(this.marked, isRanked ? this.info.auto_threshold : null),
       loaded: () => this.tell(),
     });
     this.pages.failed = (error) => {
       if (this.pages.items.length) complain(error);
-      else this.fail(error.status === 404 ? lost(state) : error);
+      else this.fail(error.status === 404 && state.upload && !this.query.file ? lost(state) : error);
     };
     this.space.classList.add("waiting");
     this.title.textContent = state.box ? "Like this part" : "Like this picture";
@@ -140,29 +140,8 @@ export class Results {
     this.scale.show(threshold, answer.threshold);
     this.space.classList.remove("waiting");
     this.space.replaceChildren(answer.hits.length ? this.pages.element : nothingFound(answer));
-    this.remark.replaceChildren(...this.remarks(state, answer));
+    this.remark.replaceChildren(...remarks(state, answer, this.info));
     this.plot(state);
-  }
-
-  remarks({ relevant }, { approximate }) {
-    const { recall } = this.info;
-    const without = () => go({ relevant: [], view: "" });
-    return [
-      relevant.length &&
-        el(
-          "p",
-          {},
-          `Searched with ${some(relevant.length)} marked as right as well. `,
-          el("button.link", { type: "button", onclick: without }, "Without them"),
-        ),
-      approximate &&
-        el(
-          "p.muted",
-          {},
-          "Found by approximate search",
-          recall ? `, which finds ${Math.round(recall * 100)} of 100.` : ".",
-        ),
-    ].filter(Boolean);
   }
 
   /** The nearest pictures whatever the cut, for the ticks of the scale and the count. */
@@ -200,16 +179,21 @@ export class Results {
     const cut = this.answer.threshold;
     const count = this.counted(cut);
     if (!count) return;
-    this.say(
-      this.count,
-      this.pages.items.length || cut === null
-        ? `${count}${cut === null ? ", nearest first" : ` above ${two(cut)}`}`
-        : "Nothing found",
-    );
+    this.say(this.count, this.summary(cut, count));
     const shown = this.pages.items.length;
     this.say(this.shown, this.pages.more ? `${shown} of ${count.toLowerCase()} shown` : "");
     if (!this.shown.isConnected) this.pages.button.before(this.shown);
     if (!read().view) this.retitle();
+  }
+
+  /** The line in force in plain words. */
+  summary(cut, count) {
+    if (cut !== null) return this.pages.items.length ? `${count} above ${two(cut)}` : "Nothing found";
+    const limit = this.info.auto_threshold;
+    const alike = limit === null || read().reranking ? "" : this.counted(limit);
+    if (!alike) return `${count}, nearest first`;
+    if (alike.startsWith("0 ")) return `No picture above ${two(limit)}; the nearest first`;
+    return `${alike} above ${two(limit)}, then less similar ones`;
   }
 
   retitle() {
@@ -222,7 +206,7 @@ export class Results {
 
   preview(cut) {
     this.say(this.count, `${this.counted(cut)} above ${two(cut)}`);
-    for (const item of this.pages.list.children)
+    for (const item of this.pages.list.querySelectorAll(".tile"))
       item.classList.toggle("below", Number(item.dataset.similarity) < cut);
   }
 

@@ -18,16 +18,16 @@ export function announce(text) {
 /**
  * Shows a notice.
  * @param {string} text
- * @param {{kind?: "plain"|"problem", lasting?: boolean, action?: string, act?: () => void}} [options]
+ * @param {{kind?: "note"|"problem", lasting?: boolean, action?: string, act?: () => void}} [options]
  * @returns {() => void} takes it away
  */
-export function notify(text, { kind = "plain", lasting = false, action = "", act } = {}) {
+export function notify(text, { kind = "note", lasting = false, action = "", act } = {}) {
   const remove = () => {
     clearTimeout(timer);
     toast.remove();
   };
   const toast = el(
-    `div.toast.${kind}`,
+    `div.toast.${kind}${lasting || kind === "problem" ? "" : ".passing"}`,
     {},
     el("p", {}, text),
     action &&
@@ -69,6 +69,7 @@ export function complain(error) {
 
 /** Opens a dialog; notices move into it, for what lies behind a dialog can neither be read nor pressed. */
 export function openDialog(dialog) {
+  for (const old of toasts.querySelectorAll(".passing")) old.remove();
   if (!dialog.open) dialog.showModal();
   dialog.append(notices);
 }

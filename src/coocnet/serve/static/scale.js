@@ -99,7 +99,8 @@ export class Scale {
     // Where many lie close together, it shows as density.
     paint.globalAlpha = 0.7;
     for (const value of similarities) {
-      const shown = cut === null || cut === undefined || value >= cut;
+      const line = cut ?? this.auto;
+      const shown = line === null || value >= line;
       paint.fillStyle = colours.getPropertyValue(shown ? "--tick-in" : "--tick-out");
       const x = Math.round(Math.min(Math.max(value, 0), 1) * (width - 2));
       paint.fillRect(x, shown ? 0 : height * 0.4, 1.5, height);
