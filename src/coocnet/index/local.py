@@ -410,7 +410,7 @@ class LocalIndex:
         return self._store.files_of(digest)
 
     def files_of_each(self, digests: Sequence[bytes]) -> dict[bytes, list[str]]:
-        """As :meth:`files_of`, for several contents in one look; those that are not in the collection are left out."""
+        """As :meth:`files_of`, for several contents in one look; unknown contents are left out."""
         return self._store.files_of_each(digests)
 
     def listing(self, *, offset: int, limit: int, contains: str = "") -> tuple[int, list[tuple[str, bytes]]]:
