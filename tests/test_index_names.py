@@ -36,6 +36,28 @@ def test_the_files_and_the_row_of_a_content_are_told(place, photos, recipe, desc
         assert index.row_of(b"\0" * 16) is None
 
 
+def test_the_files_of_several_contents_are_those_of_each(place, photos, recipe, describer, monkeypatch) -> None:
+    some = sorted(photos.iterdir())
+    shutil.copy(some[0], photos / "copy.jpg")
+    shutil.copy(some[0], photos / "copy, again 1.jpg")
+    sync(place, photos, recipe, describer)
+    digests = [content_digest(path.read_bytes()) for path in some]
+    unknown = b"\0" * 16
+    monkeypatch.setattr("coocnet.index.store._ASKED_AT_ONCE", 7)
+    with open_index(place) as index:
+        expected = {digest: index.files_of(digest) for digest in digests}
+        assert {len(files) for files in expected.values()} == {1, 3}
+        assert index.files_of_each([*digests, unknown]) == expected
+        assert index.files_of_each([unknown]) == index.files_of_each([]) == {}
+
+
+def test_several_pictures_are_named_as_each_alone(place, nested, recipe, describer) -> None:
+    sync(place, nested, recipe, describer)
+    paths = [path for path, _, _ in contents(place)]
+    with open_index(place) as index:
+        assert index.names_of(iter(paths)) == [index.name_of(path) for path in paths]
+
+
 def test_pages_of_a_listing_are_the_collection_in_order_of_path(place, nested, recipe, describer) -> None:
     sync(place, nested, recipe, describer)
     everything = [(path, digest) for path, digest, _ in contents(place)]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import json
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +16,7 @@ from coocnet.describe import Describer
 from coocnet.explain import explain
 from coocnet.index import Hit, open_index
 from coocnet.recipe import Recipe
+from coocnet.serve.routes import ROUTERS
 
 
 @pytest.fixture(scope="module")
@@ -263,3 +266,16 @@ def test_an_empty_index_finds_nothing_and_says_so(tmp_path, quick, query):
         assert answer == {"hits": [], "more": False, "threshold": None, "nearest": None, "approximate": False}
         assert client.get("/api/info").json()["pictures"] == 0
         assert client.get("/api/pictures").json() == {"total": 0, "pictures": []}
+
+
+def test_nothing_that_requests_need_beforehand_takes_a_thread_of_its_own():
+    """FastAPI runs what is not async in threads, which with many clients took most of the time."""
+
+    def needed(dependant) -> Iterator[Callable]:
+        for one in dependant.dependencies:
+            yield one.call
+            yield from needed(one)
+
+    calls = [call for router in ROUTERS for route in router.routes for call in needed(route.dependant)]
+    assert calls
+    assert not [call for call in calls if not inspect.iscoroutinefunction(call)]

@@ -415,6 +415,10 @@ class LocalIndex:
         """The files with a content, in order of path; none where it is not in the collection."""
         return self._store.files_of(digest)
 
+    def files_of_each(self, digests: Sequence[bytes]) -> dict[bytes, list[str]]:
+        """As :meth:`files_of`, for several contents in one look; unknown contents are left out."""
+        return self._store.files_of_each(digests)
+
     def listing(self, *, offset: int, limit: int, contains: str = "") -> tuple[int, list[tuple[str, bytes]]]:
         """A page of the collection, in order of path.
 
@@ -440,6 +444,11 @@ class LocalIndex:
         "photos (2)". A file that is below none goes by its name alone. Characters that cannot be shown are escaped.
         """
         return self._current_names().of(path)
+
+    def names_of(self, paths: Iterable[str]) -> list[str]:
+        """As :meth:`name_of`, of several pictures, in one look."""
+        known = self._current_names()
+        return [known.of(path) for path in paths]
 
     def mean_row(self) -> Float[np.ndarray, " d"] | None:
         """The mean of the stored rows, before any whitening, each different picture counted once, in float64.

@@ -13,6 +13,7 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -54,6 +55,9 @@ class SyncedFolder:
     path: str
     pictures: int
     synchronised: str
+
+
+_ASKED_AT_ONCE = 500
 
 
 class Store:
@@ -127,7 +131,7 @@ class Store:
     @property
     def recipe(self) -> Recipe:
         """The recipe the rows were made with; as long as there are none, the one the index was made with."""
-        return Recipe.from_toml(self.meta("recipe") or "")
+        return _recipe(self.meta("recipe") or "")
 
     @property
     def weights_sha256(self) -> str | None:
@@ -314,6 +318,22 @@ class Store:
         )
         return [os.fsdecode(path) for (path,) in found]
 
+    def files_of_each(self, digests: Sequence[bytes]) -> dict[bytes, list[str]]:
+        """The files with each of these contents, in order of path; unknown contents are left out."""
+        files: dict[bytes, list[bytes]] = {}
+        for start in range(0, len(digests), _ASKED_AT_ONCE):
+            some = digests[start : start + _ASKED_AT_ONCE]
+            # One row of text: with other threads at work, each row fetched is a wait for the interpreter's lock.
+            query = (
+                "SELECT group_concat(hex(digest) || ' ' || hex(path)) "  # noqa: S608 - only question marks are put in
+                f"FROM pictures JOIN descriptors ON id = descriptor WHERE digest IN ({', '.join('?' * len(some))})"
+            )
+            ((told,),) = self._database.read(query, some)
+            for pair in told.split(",") if told else ():
+                digest, path = map(bytes.fromhex, pair.split())
+                files.setdefault(digest, []).append(path)
+        return {digest: [os.fsdecode(path) for path in sorted(paths)] for digest, paths in files.items()}
+
     def stamp_of(self, path: str) -> FileStamp | None:
         """The stamp that a file was described at, or None where it is not in the collection."""
         found = self._database.read(
@@ -428,6 +448,12 @@ class Store:
         """As if none had ever been in force or declined. Earlier versions stay in the file."""
         with self._changing() as db:
             db.execute("DELETE FROM meta WHERE key = 'whitening'")
+
+
+@lru_cache(16)
+def _recipe(text: str) -> Recipe:
+    # Every search asks for the recipe, and to parse it takes longer than much of a search.
+    return Recipe.from_toml(text)
 
 
 def mismatch(location: Path, stored: Recipe, given: Recipe) -> RecipeMismatchError:

@@ -189,18 +189,18 @@ class Service:
 
     def _hits(self, index: LocalIndex, hits: Sequence[Hit], offset: int, identical: bytes | None) -> list[models.Hit]:
         found = []
-        for rank, hit in enumerate(hits, start=offset + 1):
-            paths = index.files_of(hit.digest)
-            if not paths:  # taken out, or gone, since the rows were read that were searched
-                continue
-            path = hit.path if hit.path in paths else paths[0]
+        files = index.files_of_each([hit.digest for hit in hits])
+        # What is not there any more was taken out, or is gone, since the rows were read that were searched.
+        there = [(rank, hit) for rank, hit in enumerate(hits, start=offset + 1) if hit.digest in files]
+        paths = [hit.path if hit.path in files[hit.digest] else files[hit.digest][0] for _, hit in there]
+        for (rank, hit), path, name in zip(there, paths, index.names_of(paths), strict=True):
             size = self.files.measured(hit.digest, path)
             found.append(
                 models.Hit(
                     rank=rank,
                     id=hit.digest.hex(),
-                    name=index.name_of(path),
-                    names_total=len(paths),
+                    name=name,
+                    names_total=len(files[hit.digest]),
                     similarity=round(hit.similarity, 6),
                     identical=hit.digest == identical,
                     width=size.width if size else None,

@@ -18,7 +18,7 @@ collection = APIRouter(prefix="/api", responses=PROBLEMS)
 _LOOK_EVERY_S = 0.2
 
 
-def _job(service: Serving, id: Annotated[str, Path(max_length=40)]) -> Job:  # noqa: A002 - the name in the path
+async def _job(service: Serving, id: Annotated[str, Path(max_length=40)]) -> Job:  # noqa: A002 - the name in the path
     return service.jobs.job(id)
 
 

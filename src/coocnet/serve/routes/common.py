@@ -15,12 +15,18 @@ _ID = "^[0-9a-f]{32}$"
 _BOX_LETTERS = 200
 
 
-def _service(request: Request) -> Service:
+def service_of(request: Request) -> Service:
+    """The service that a request is made to."""
     service: Service = request.app.state.service
     return service
 
 
-def _source(
+async def _service(request: Request) -> Service:
+    # FastAPI runs what is not async in a thread, which takes longer than all that is done here.
+    return service_of(request)
+
+
+async def _source(
     picture: Annotated[str | None, Query(pattern=_ID, description="A picture of the collection.")] = None,
     upload: Annotated[str | None, Query(pattern=_ID, description="A picture that was sent.")] = None,
     box: Annotated[
@@ -31,7 +37,7 @@ def _source(
     return source_of(picture, upload, parse_box(box))
 
 
-def _digest(id: Annotated[str, Path(pattern=_ID)]) -> bytes:  # noqa: A002 - the name in the path
+async def _digest(id: Annotated[str, Path(pattern=_ID)]) -> bytes:  # noqa: A002 - the name in the path
     return bytes.fromhex(id)
 
 
@@ -73,7 +79,7 @@ async def picture_body(request: Request) -> bytes:
     Raises:
         Problem: 422, it is empty; 413, it is too large.
     """
-    service = _service(request)
+    service = service_of(request)
     async with service.receiving:
         body = bytearray()
         async for chunk in request.stream():

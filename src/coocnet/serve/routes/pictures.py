@@ -39,7 +39,9 @@ async def listing(
 
     def listed(index: LocalIndex) -> models.Pictures:
         total, page = index.listing(offset=offset, limit=limit, contains=contains)
-        return models.Pictures(total=total, pictures=[_picture(service, index, *one) for one in page])
+        names = index.names_of(path for path, _ in page)
+        shown = [_picture(service, path, digest, name) for (path, digest), name in zip(page, names, strict=True)]
+        return models.Pictures(total=total, pictures=shown)
 
     found: models.Pictures = await service.look_up(listed)
     return found
@@ -118,11 +120,11 @@ async def removed(service: Serving) -> models.RemovedPictures:
     return found
 
 
-def _picture(service: Service, index: LocalIndex, path: str, digest: bytes) -> models.Picture:
+def _picture(service: Service, path: str, digest: bytes, name: str) -> models.Picture:
     size = service.files.measured(digest, path)
     return models.Picture(
         id=digest.hex(),
-        name=index.name_of(path),
+        name=name,
         width=size.width if size else None,
         height=size.height if size else None,
     )
@@ -132,10 +134,11 @@ def _details(service: Service, index: LocalIndex, digest: bytes) -> models.Pictu
     paths = index.files_of(digest)
     if not paths:
         raise Problem(404, "unknown-picture", f"no picture of this collection has the id {digest.hex()}")
-    picture = _picture(service, index, paths[0], digest)
+    names = index.names_of(paths)
+    picture = _picture(service, paths[0], digest, names[0])
     size = service.files.measured(digest, paths[0])
     return models.PictureDetails(
         **picture.model_dump(),
-        names=[index.name_of(path) for path in paths],
+        names=names,
         format=size.format if size else None,
     )

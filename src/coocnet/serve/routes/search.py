@@ -48,7 +48,7 @@ def _threshold(text: str) -> float | Literal["auto"] | None:
     return number
 
 
-def _asked(  # noqa: PLR0917 - FastAPI calls it by names
+async def _asked(  # noqa: PLR0917 - FastAPI calls it by names
     limit: Annotated[int, Query(ge=1, le=_LONGEST_PAGE, description="How many hits at most.")] = 50,
     offset: Annotated[int, Query(ge=0, le=10_000, description="Leave out so many first hits.")] = 0,
     threshold: Annotated[
