@@ -8,12 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from coocnet.errors import InputError
 from coocnet.index import LocalIndex, open_index
 from coocnet.serve.cut import LearnedCut
 from coocnet.serve.desks import Asking, Desk, SearchDesk
 from coocnet.serve.problems import Problem
+from coocnet.serve.shares import Shares
 from indexing import named, put, synthetic_rows
 
 
@@ -196,6 +198,34 @@ def test_rows_that_are_quickly_made_are_never_old(filled):
 def test_a_share_of_the_time_is_one(filled, share):
     with open_index(filled) as index, pytest.raises(InputError, match="share"):
         index.let_rows_stand(share)
+
+
+def test_those_who_compute_at_once_share_the_threads_and_one_alone_has_all():
+    shares, seen = Shares(), []
+    both = threading.Barrier(2)
+
+    def computes() -> None:
+        with shares.taken():
+            both.wait(20)
+            seen.append(torch.get_num_threads())
+
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(6)
+        with shares.taken() as alone:
+            assert (alone, torch.get_num_threads()) == (6, 6)
+            with shares.taken() as share:
+                assert (share, torch.get_num_threads()) == (3, 3)
+        threads = [threading.Thread(target=computes) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert sorted(seen) == [3, 6]
+        with shares.taken() as alone:
+            assert alone == 6
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_a_cut_that_is_given_is_the_automatic_threshold(filled):

@@ -21,6 +21,7 @@ from coocnet.serve.pictures import PictureFiles
 from coocnet.serve.problems import Places, Problem, log, problem_of
 from coocnet.serve.queries import Queries, Source
 from coocnet.serve.settings import Settings
+from coocnet.serve.shares import Shares
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -76,6 +77,7 @@ class Service:
         self._compute = Desk("compute", self.open, threads=_LEAST_THREADS, waiting=settings.at_once)
         self._writer = Desk("write", self.open, threads=1, waiting=8)
         self._search = SearchDesk(self.open, waiting=settings.at_once, batched=self.metrics.batch.observe)
+        self._shares = Shares()
         self._cut = LearnedCut(self._compute)
         self.jobs = SyncJobs(settings, self.places, changed=self._search.look_anew)
 
@@ -87,7 +89,7 @@ class Service:
         """Loads what answers need, so that the first does not wait for it."""
         try:
             await self._search.do(_made_ready)
-            await self._compute.do(self.queries.warm_up)
+            await self.compute(self.queries.warm_up)
             await self._cut.known()
         except CoocnetError as error:
             log.error("%s", error)
@@ -152,7 +154,12 @@ class Service:
 
     async def compute(self, work: Callable[[LocalIndex], T]) -> T:
         """Does something with the network."""
-        return await self._compute.do(work)
+
+        def with_a_share(index: LocalIndex) -> T:
+            with self._shares.taken():
+                return work(index)
+
+        return await self._compute.do(with_a_share)
 
     async def search(self, row: NDArray[Any], asked: Asked, *, identical: bytes | None = None) -> models.Found:
         """A page of the ranking for a row; files of one content are one hit."""
