@@ -20,9 +20,10 @@ class Shares:
         """A share for what is computed within, in this thread; gives how many threads it is."""
         import torch  # noqa: PLC0415 - takes long, only where needed
 
+        # PyTorch keeps the number for each thread; to ask for it keeps it from taking another's at the first use.
+        here = torch.get_num_threads()
         with self._guard:
-            # PyTorch keeps the number for each thread, and takes the last one set for those that begin.
-            self._all = self._all or torch.get_num_threads()
+            self._all = self._all or here
             self._taken += 1
             share = max(1, self._all // self._taken)
         torch.set_num_threads(share)
