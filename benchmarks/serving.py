@@ -13,7 +13,8 @@ those of the answers. A search by a picture of the collection that does not find
 
 Memory is that of the service's process, read each second: ``pss`` of the system's smaps_rollup, and ``own``, the part
 of it that is no file's. Its slope is the median slope of all pairs of samples in the last two thirds of the time.
-What is known to grow is told beside it: the pictures that a sync takes in.
+It is a slope of minutes only where the run lasts some: thumbnails, explanations and what PyTorch keeps for each
+size of picture fill their own bounded places first.
 """
 
 from __future__ import annotations
