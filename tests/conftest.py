@@ -213,8 +213,13 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture
-def page(browser: Browser, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Page]:
-    """A new page; ``page.goto(serving.url)``. A test whose page complained fails at its end: see ``complaints``."""
+def page(
+    browser: Browser, serves: Callable[..., Service], tmp_path: Path, request: pytest.FixtureRequest
+) -> Iterator[Page]:
+    """A new page, closed before any service that ``serves`` began; ``page.goto(serving.url)``.
+
+    A test whose page complained fails at its end: see ``complaints``.
+    """
     from browsing import PATIENCE_MS, Complaints
 
     context = browser.new_context(locale="en-GB", timezone_id="UTC", accept_downloads=True)

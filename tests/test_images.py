@@ -718,3 +718,16 @@ def test_a_picture_above_the_pixel_bound_is_refused_before_it_is_decoded(box: im
 def test_a_pixel_bound_that_is_none_is_refused(most_px: object) -> None:
     with pytest.raises(InputError, match="most_px"):
         decode(b"", "p.png", size_px=None, most_px=most_px)
+
+
+def test_a_jpeg_that_costs_a_thousand_decodings_is_refused() -> None:
+    out = io.BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)).save(
+        out, "JPEG", progressive=True
+    )
+    content = out.getvalue()
+    decode(content, "a.jpg", size_px=None)
+    last = content.rindex(b"\xff\xda")
+    scans = content[:last] + 1000 * content[last:-2] + content[-2:]
+    with pytest.raises(ImageError, match="scans"):
+        decode(scans, "a.jpg", size_px=None)

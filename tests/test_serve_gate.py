@@ -134,6 +134,12 @@ def test_a_session_is_a_cookie_that_scripts_and_other_sites_do_not_get(shelf):
         problem(client.get("/api/info"), 401, "token")
 
 
+def test_an_odd_cookie_of_another_program_does_not_hide_ours(guarded):
+    mine = Session(TOKEN)
+    cookie = f'odd=[1,2; "x=y; {mine.cookie_name}={mine.cookie}; last'
+    assert guarded.get("/api/info", headers={"Cookie": cookie}).status_code == 200
+
+
 def test_a_cookie_of_another_token_is_none(shelf):
     other = Session("another token of some length")
     with client_of(shelf.place, token=TOKEN) as client:
@@ -170,6 +176,35 @@ def test_a_body_that_is_too_large_is_refused_before_it_is_read(shelf):
             answer = client.post("/api/search", content=content, headers={"Content-Type": "application/json"})
             problem(answer, 413, "too-large")
         assert client.post("/api/uploads", content=png(9, 9)).status_code == 201
+
+
+def test_a_million_names_that_are_not_known_are_one_error(client):
+    body = {f"name {number}": 0 for number in range(20_000)}
+    detail = problem(client.post("/api/search", json={**body, "descriptor": [1.0]}), 422, "request")
+    assert "'name 0'" in detail
+    assert len(detail) < 1000
+    assert "descriptor.0" in problem(client.post("/api/search", json={"descriptor": ["x"] * 9999}), 422, "request")
+
+
+def test_who_has_shown_no_token_may_send_little(guarded):
+    problem(guarded.post("/api/session", json={"token": "x" * 20_000}), 413, "too-large")
+
+
+def test_strangers_take_no_place_from_those_who_showed_the_token():
+    async def run() -> tuple[list[int], httpx.Response]:
+        release = anyio.Event()
+        transport = gate(await _app_that_waits(release), at_once=3, per_client=3, token=TOKEN)
+        async with httpx.AsyncClient(transport=transport, base_url=URL) as client:
+            strangers = [asyncio.create_task(client.post("/api/session", content=b"x")) for _ in range(30)]
+            await asyncio.sleep(0.05)
+            known = asyncio.create_task(client.get("/api/x", headers={"Authorization": f"Bearer {TOKEN}"}))
+            await asyncio.sleep(0.05)
+            release.set()
+            return [answer.status_code for answer in await asyncio.gather(*strangers)], await known
+
+    strangers, known = asyncio.run(run())
+    assert known.status_code == 200
+    assert strangers.count(503) == 22
 
 
 def test_a_picture_of_too_many_pixels_is_refused_by_its_header(shelf):

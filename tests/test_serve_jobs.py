@@ -129,6 +129,19 @@ def test_a_sync_of_what_there_is_not_is_refused(own, body):
         problem(client.post("/api/sync", json=body), 422, "request")
 
 
+def test_a_folder_that_is_gone_is_named_and_keeps_no_other_from_being_looked_through(own, tmp_path, many, quick):
+    odd = Path(shutil.copytree(many, tmp_path / "b \"photos\" of 'old'"))
+    with client_of(own.place) as client:
+        shelved(odd, own.place, quick)  # by somebody else, after the service began
+        shutil.rmtree(odd)
+        (own.photos / "new.jpg").write_bytes(own.paths[0].read_bytes() + b" ")
+        told = ended(client, client.post("/api/sync").json()["id"])
+        assert told["state"] == "failed"
+        assert told["problem"]["detail"].startswith(odd.name)
+        assert str(tmp_path) not in json.dumps(told)
+        assert told["report"]["added"] == 1
+
+
 def test_an_empty_folder_loses_nothing_unless_it_is_allowed(own):
     for path in own.paths:
         path.unlink()

@@ -182,6 +182,37 @@ def test_adding_what_is_there_changes_nothing(own, tmp_path):
         assert len(listed(client)) == len(own.paths)
 
 
+def test_a_picture_whose_file_is_gone_is_stored_when_it_is_added(own, tmp_path):
+    folder = tmp_path / "added"
+    folder.mkdir()
+    content = own.paths[0].read_bytes()
+    own.paths[0].unlink()
+    with client_of(own.place, add_to=str(folder)) as client:
+        assert client.post("/api/pictures", content=content).status_code == 201
+        assert [path.read_bytes() for path in folder.iterdir()] == [content]
+
+
+def test_a_file_that_was_edited_is_not_overwritten_when_its_picture_is_added_again(own, tmp_path):
+    folder = tmp_path / "added"
+    folder.mkdir()
+    with client_of(own.place, add_to=str(folder)) as client:
+        for _ in range(2):
+            assert client.post("/api/pictures", params={"name": "x.png"}, content=png(60, 50)).status_code == 201
+            first = min(folder.iterdir(), key=lambda path: path.stat().st_mtime_ns)
+            if len(list(folder.iterdir())) == 1:
+                first.write_bytes(png(60, 50, seed=7))
+        assert {path.read_bytes() for path in folder.iterdir()} == {png(60, 50), png(60, 50, seed=7)}
+
+
+def test_a_long_name_in_any_script_is_shortened_to_what_files_may_be_called(own, tmp_path):
+    folder = tmp_path / "added"
+    folder.mkdir()
+    with client_of(own.place, add_to=str(folder)) as client:
+        answer = client.post("/api/pictures", params={"name": 90 * "塔" + ".png"}, content=png(60, 50))
+        assert answer.status_code == 201, answer.text
+        assert answer.json()["name"].startswith("塔塔塔")
+
+
 def test_what_is_no_picture_is_not_added_and_leaves_no_file(own, tmp_path):
     folder = tmp_path / "added"
     folder.mkdir()
@@ -221,6 +252,18 @@ def test_a_picture_taken_out_is_gone_from_searches_and_can_be_taken_back(own, qu
         assert client.post(f"/api/pictures/{known}/restore").json()["names"] == [own.paths[2].name]
         problem(client.post(f"/api/pictures/{known}/restore"), 404, "unknown-picture")
         assert own.paths[2].name in listed(client)
+
+
+def test_a_picture_whose_file_is_away_stays_among_those_taken_out(own):
+    known = own.id(2)
+    with client_of(own.place) as client:
+        client.delete(f"/api/pictures/{known}")
+        content = own.paths[2].read_bytes()
+        own.paths[2].unlink()
+        problem(client.post(f"/api/pictures/{known}/restore"), 410, "gone")
+        assert [one["id"] for one in client.get("/api/removed").json()["pictures"]] == [known]
+        own.paths[2].write_bytes(content)
+        assert client.post(f"/api/pictures/{known}/restore").status_code == 200
 
 
 def test_a_service_that_only_reads_changes_nothing(own, tmp_path):

@@ -35,6 +35,9 @@ excluded."""
 
 MAX_FILE_BYTES = 1 << 29
 _PIECE_BYTES = 1 << 20
+_SCAN = b"\xff\xda"
+_MOST_SCANS = 100
+_ROWS_AT_ONCE = 256
 _SPARE = 1.5
 """How many times the limit the longer side is at least of a JPEG decoded at a part of its size."""
 _FORMATS = ["JPEG", "MPO", "PNG", "WEBP", "TIFF", "GIF", "BMP", "AVIF"]
@@ -182,6 +185,8 @@ def decode(
         _need_box(box)
     with _as_image_errors(path), _opened(content, path) as file:
         file.seek(0)
+        if file.format in ("JPEG", "MPO") and content.count(_SCAN) > _MOST_SCANS:
+            raise ImageError(path, f"a JPEG of more than {_MOST_SCANS} scans, each of which costs a whole decoding")
         if most_px is not None and file.width * file.height > most_px:
             raise ImageError(path, f"more than {most_px / 10**6:g} megapixels")
         if box is None and size_px is not None and (reduced := _reduced(file, size_px, upright=upright)):
@@ -369,14 +374,24 @@ def _rgb(file: Image.Image, *, upright: bool) -> Image.Image:
 
 def _eight_bits(image: Image.Image) -> Image.Image:
     """16-bit, 32-bit and floating-point greyscale to 8 bits; Pillow's own conversion would cut at 255."""
-    values = np.asarray(image, dtype=np.float64)
-    values = np.where(np.isfinite(values), values, 0)
+    values = np.asarray(image)
+    parts = [slice(start, start + _ROWS_AT_ONCE) for start in range(0, len(values), _ROWS_AT_ONCE)]
+    largest = max((float(_finite(values[rows]).max()) for rows in parts), default=0.0)
     if image.mode == "F":
-        top = 1.0 if values.max() <= 1 else 255.0 if values.max() <= 255 else 65535.0
+        top = 1.0 if largest <= 1 else 255.0 if largest <= 255 else 65535.0
     else:
-        top = 255.0 if values.max() <= 255 and image.mode == "I" else 65535.0
-    grey = Image.fromarray(np.clip(values / top * 255, 0, 255).round().astype(np.uint8))
+        top = 255.0 if largest <= 255 and image.mode == "I" else 65535.0
+    out = np.empty(values.shape, np.uint8)
+    for rows in parts:
+        out[rows] = np.clip(_finite(values[rows]) / top * 255, 0, 255).round()
+    grey = Image.fromarray(out)
     transparent = image.info.get("transparency")
     if isinstance(transparent, int):
         grey.putalpha(Image.fromarray(np.where(values == transparent, 0, 255).astype(np.uint8)))
     return grey
+
+
+def _finite(values: np.ndarray) -> np.ndarray:
+    """Values as float64, 0 where they are none."""
+    whole = np.asarray(values, np.float64)
+    return np.where(np.isfinite(whole), whole, 0)

@@ -72,16 +72,19 @@ def restore(store: Store, recipe: Recipe, digests: Iterable[bytes], describer: C
     if unknown:
         raise InputError(f"no content {in_hex(unknown)} was taken out of this collection")
     run = Run(store, recipe, set(), None, removed=set(remembered) - set(chosen))
-    todo = []
+    todo, away = [], set()
     for digest in chosen:
         for path in remembered[digest]:
             file = _found(path)
             if isinstance(file, ImageError):
                 run.report.skipped.append(file)
+                if file.unread:
+                    away.add(digest)
             else:
                 todo.append(Job(file, is_new=not store.holds(path), expected=digest))
     _describe(run, todo, describer)
-    store.forget_removals(chosen)
+    # What cannot be read now stays among what was taken out, to be restored another time.
+    store.forget_removals([digest for digest in chosen if digest not in away or store.files_of(digest)])
     run.report.time_s = time.monotonic() - started
     return run.report
 

@@ -121,7 +121,9 @@ def synchronise(
     removals = store.taken_out()
     run = Run(store, recipe, set(stored), progress, removed={removal.digest for removal in removals})
     known_as_removed = set() if verify_content else {(removal.path, removal.stamp) for removal in removals}
-    left_out = [file.path for file in found.files if (file.path, file.stamp) in known_as_removed]
+    left_out = [
+        file.path for file in found.files if file.path not in stored and (file.path, file.stamp) in known_as_removed
+    ]
     out = set(left_out)
     todo = [
         Job(file, is_new=file.path not in stored)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import unicodedata
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from coocnet.data.images import content_digest, measured
-from coocnet.errors import IndexStorageError, InputError, printable
+from coocnet.data.images import content_digest, measured, read_bytes
+from coocnet.errors import ImageError, IndexStorageError, InputError, printable
 from coocnet.index import LocalIndex
 from coocnet.output import written_whole
 from coocnet.serve.problems import Problem
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from coocnet.describe import Describer
 
 _SUFFIXES = {"JPEG": ".jpg", "MPO": ".jpg", "TIFF": ".tif", "HEIF": ".heic"}
-_NAME_LETTERS = 80
+_NAME_BYTES = 120
 
 
 def add(
@@ -32,11 +33,11 @@ def add(
         CoocnetError: the index cannot be written now; nor then.
     """
     digest = content_digest(content)
-    if index.files_of(digest):
+    if any(_holds(path, digest) for path in index.files_of(digest)):
         return digest
     kind = measured(content, "the picture").format
-    path = os.path.join(folder, _file_name(name, digest, kind))
-    existed = os.path.exists(path)
+    path = _free_place(folder, name, digest, kind)
+    existed = os.path.lexists(path)
     try:
         with written_whole(path) as unfinished, open(unfinished, "wb") as stream:
             stream.write(content)
@@ -54,6 +55,22 @@ def add(
     if report.skipped:
         raise report.skipped[0]
     return digest
+
+
+def _holds(path: str, digest: bytes) -> bool:
+    """Whether a file has this content now; what the index says of it may be old."""
+    try:
+        return content_digest(read_bytes(path)) == digest
+    except ImageError:
+        return False
+
+
+def _free_place(folder: str, name: str, digest: bytes, kind: str) -> str:
+    """Where the picture is stored: never over a file that has become something else."""
+    stem, suffix = os.path.splitext(_file_name(name, digest, kind))
+    names = (stem + (f" {number}" if number > 1 else "") + suffix for number in itertools.count(1))
+    places = (os.path.join(folder, name) for name in names)
+    return next(path for path in places if not os.path.lexists(path) or _holds(path, digest))
 
 
 def remove(index: LocalIndex, digest: bytes) -> None:
@@ -86,5 +103,6 @@ def _file_name(name: str, digest: bytes, kind: str) -> str:
     """A name that every file system takes, recognisable, and of this content alone."""
     stem = unicodedata.normalize("NFC", os.path.splitext(name.replace("\\", "/").rpartition("/")[2])[0])
     plain = "".join(letter if letter.isalnum() or letter in " -_" else "_" for letter in printable(stem))
-    stem = plain.strip(" ._")[:_NAME_LETTERS] or "picture"
+    short = plain.strip(" ._").encode()[:_NAME_BYTES].decode(errors="ignore")
+    stem = short.strip() or "picture"
     return f"{stem} {digest.hex()[:12]}{_SUFFIXES.get(kind, '.' + kind.lower())}"

@@ -9,12 +9,14 @@ import math
 import platform
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, MutableMapping
-from http.cookies import CookieError, SimpleCookie
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import anyio
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect
 
 from coocnet.serve.metrics import Metrics
 from coocnet.serve.problems import Problem, log, overloaded, problem_of_service
@@ -28,6 +30,11 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 _WITHOUT_TOKEN = ("/health/", "/static/", "/api/session")
 _PICTURE_BODIES = ("/api/uploads", "/api/pictures", "/api/search/image")
+_SHORT_BODIES = ("/api/session", "/api/sync")
+_SHORT_BYTES = 1 << 14
+_LEAST_BYTES_PER_S = 1 << 13
+_STRANGERS = 8
+_STRANGERS_TIME_S = 5.0
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _WRONG_TOKEN_COSTS_S = 0.5
 _TRY_LATER_S = 5
@@ -70,11 +77,12 @@ class Session:
         kind, _, given = headers.get("authorization", "").partition(" ")
         if kind.lower() == "bearer":
             return self.accepts_token(given.strip())
-        try:
-            held = SimpleCookie(headers.get("cookie", "")).get(self.cookie_name)
-        except CookieError:
-            return False
-        return held is not None and hmac.compare_digest(held.value.encode(), self.cookie.encode())
+        # Not by the parser of the standard library, which stops at the first cookie that is odd.
+        cookies = (pair.strip().partition("=") for pair in headers.get("cookie", "").split(";"))
+        return any(
+            name == self.cookie_name and hmac.compare_digest(value.encode(), self.cookie.encode())
+            for name, _, value in cookies
+        )
 
 
 class Gate:
@@ -90,7 +98,7 @@ class Gate:
             own = platform.node().lower()
             self._hosts |= {own, f"{own}.local"}
         self._in_work = 0
-        self._streams = 0
+        self._apart: Counter[str] = Counter()
         self._by_client: Counter[str] = Counter()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -109,6 +117,8 @@ class Gate:
             self._metrics.refused.labels(problem.name).inc()
             if answer.status is None:
                 await problem.response()(scope, receive, answer.send)
+        except ClientDisconnect:
+            pass
         except Exception:  # noqa: BLE001 - whatever it is, the client is told, and the log
             log.exception("%s %s", _method(scope), scope["path"])
             if answer.status is None:
@@ -166,17 +176,17 @@ class Gate:
     async def _admitted(self, scope: Scope, receive: Receive, answer: _Answer) -> None:
         path = scope["path"]
         if not path.startswith("/api/"):
-            await self._app(scope, receive, answer.send)
+            await self._in_time(scope, receive, answer)
             return
         client = str((scope.get("client") or ("",))[0])
         if path.endswith("/events"):
-            if self._streams >= self._settings.streams:
-                raise overloaded()
-            self._streams += 1
-            try:
+            async with self._place_among("streams", self._settings.streams):
                 await self._app(scope, receive, answer.send)
-            finally:
-                self._streams -= 1
+            return
+        if path == "/api/session":
+            # Those who have shown no token yet take no place from those who have, and are given less time.
+            async with self._place_among("strangers", _STRANGERS):
+                await self._in_time(scope, receive, answer, at_most_s=_STRANGERS_TIME_S)
             return
         if self._in_work >= self._settings.at_once:
             raise overloaded()
@@ -195,8 +205,21 @@ class Gate:
             if not self._by_client[client]:
                 del self._by_client[client]
 
-    async def _in_time(self, scope: Scope, receive: Receive, answer: _Answer) -> None:
-        body = _Body(scope, receive, self._settings)
+    @asynccontextmanager
+    async def _place_among(self, kind: str, most: int) -> AsyncIterator[None]:
+        if self._apart[kind] >= most:
+            raise overloaded()
+        self._apart[kind] += 1
+        try:
+            yield
+        finally:
+            self._apart[kind] -= 1
+
+    async def _in_time(self, scope: Scope, receive: Receive, answer: _Answer, *, at_most_s: float = math.inf) -> None:
+        settings = self._settings
+        if at_most_s < settings.body_time_s:
+            settings = replace(settings, body_time_s=at_most_s)
+        body = _Body(scope, receive, settings)
         with anyio.move_on_after(self._settings.answer_time_s) as clock:
             body.clock = answer.clock = clock
             await self._app(scope, body.receive, answer.send)
@@ -217,10 +240,12 @@ class _Body:
     def __init__(self, scope: Scope, receive: Receive, settings: Settings) -> None:
         is_picture = scope["method"] == "POST" and scope["path"].rstrip("/") in _PICTURE_BODIES
         self._most = settings.upload_bytes if is_picture else settings.json_bytes
+        if scope["path"] in _SHORT_BODIES:
+            self._most = min(self._most, _SHORT_BYTES)
         self._receive = receive
         self._settings = settings
         self._got = 0
-        self._until: float | None = None
+        self._began: float | None = None
         self.clock: anyio.CancelScope | None = None
         headers = Headers(scope=scope)
         stated = headers.get("content-length", "")
@@ -232,8 +257,10 @@ class _Body:
         """The next piece."""
         if not self.is_whole and self.clock is not None:
             now = anyio.current_time()
-            self._until = self._until or now + self._settings.body_time_s
-            self.clock.deadline = min(self._until, now + self._settings.transfer_time_s)
+            self._began = self._began or now
+            slowest_s = self._settings.transfer_time_s + self._got / _LEAST_BYTES_PER_S
+            until = self._began + min(self._settings.body_time_s, slowest_s)
+            self.clock.deadline = min(until, now + self._settings.transfer_time_s)
         message = await self._receive()
         if message["type"] == "http.request":
             self._got += len(message.get("body", b""))

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, FailFast, Field, model_validator
 
 Id = Annotated[str, Field(pattern="^[0-9a-f]{32}$", description="Digest of a picture file's content.")]
+_NAMED = 3
 Kind = Literal["activation", "cooccurrence"]
 
 
@@ -24,7 +25,17 @@ class Told(BaseModel):
 class Asked(BaseModel):
     """What the service takes: nothing but what is named, and finite numbers."""
 
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(extra="ignore", allow_inf_nan=False, json_schema_extra={"additionalProperties": False})
+
+    @model_validator(mode="before")
+    @classmethod
+    def _knows_all_names(cls, given: Any) -> Any:
+        """One error for all names that are not known: a million of them would be a million errors."""
+        unknown = [name for name in given if name not in cls.model_fields] if isinstance(given, dict) else []
+        if unknown:
+            named = ", ".join(repr(str(name)[:40]) for name in unknown[:_NAMED])
+            raise ValueError(f"there is no {named}; there is {', '.join(cls.model_fields)}")
+        return given
 
 
 class ProblemDocument(Told):
@@ -170,14 +181,14 @@ class Found(Told):
 class SearchByDescriptor(Asked):
     """A search by a descriptor, as /api/descriptor gives it."""
 
-    descriptor: list[float] = Field(min_length=1, max_length=2**18)
+    descriptor: Annotated[list[float], FailFast()] = Field(min_length=1, max_length=2**18)
     limit: Annotated[int, BeforeValidator(_no_truth)] = Field(50, ge=1, le=200)
     offset: Annotated[int, BeforeValidator(_no_truth)] = Field(0, ge=0, le=10_000)
     threshold: Literal["none", "auto"] | Annotated[float, BeforeValidator(_no_truth)] = "none"
     expansion: str | None = None
     reranking: str = "none"
     exact: bool = False
-    relevant: list[Id] = Field(default_factory=list, max_length=100)
+    relevant: Annotated[list[Id], FailFast()] = Field(default_factory=list, max_length=100)
 
 
 class Grid(Told):

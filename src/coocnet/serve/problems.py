@@ -19,6 +19,7 @@ from coocnet.errors import (
     IndexFileError,
     IndexStorageError,
     WeightsError,
+    printable,
 )
 
 log = logging.getLogger("coocnet.serve")
@@ -84,7 +85,10 @@ class Places:
 
     def add(self, places: Iterable[str]) -> None:
         """Keeps further places out."""
-        known = {*self._places, *(place for place in places if len(place) > 1)}
+        known = set(self._places)
+        for place in places:
+            if len(place) > 1:
+                known |= {place, printable(place), repr(place)[1:-1]}
         self._places = sorted(known, key=len, reverse=True)
 
     @property

@@ -13,6 +13,7 @@ from dataclasses import replace
 from types import FrameType
 from typing import Any
 
+import h11
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
@@ -26,21 +27,41 @@ _EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104 - told apart here, and listened at
 
 
 class _Protocol(H11Protocol):
-    """HTTP/1.1 that closes a connection over which no request's head comes in time."""
+    """HTTP/1.1 that closes a connection over which the head of a request does not come in time, first or later."""
 
     head_time_s = 30.0
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
-        self._waiting = self.loop.call_later(self.head_time_s, self._close_if_silent)
+        self._clock: asyncio.TimerHandle | None = self.loop.call_later(self.head_time_s, self._close)
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        self._look_at_clock()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        self._look_at_clock()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._waiting.cancel()
+        self._stop_clock()
         super().connection_lost(exc)
 
-    def _close_if_silent(self) -> None:
-        is_silent = getattr(self, "cycle", None) is None
-        if is_silent and not self.transport.is_closing():
+    def _look_at_clock(self) -> None:
+        """Has the clock run while a head has begun and not ended."""
+        has_begun = self.conn.their_state is h11.IDLE and bool(self.conn.trailing_data[0])
+        if not has_begun:
+            self._stop_clock()
+        elif self._clock is None:
+            self._clock = self.loop.call_later(self.head_time_s, self._close)
+
+    def _stop_clock(self) -> None:
+        if self._clock is not None:
+            self._clock.cancel()
+            self._clock = None
+
+    def _close(self) -> None:
+        if not self.transport.is_closing():
             self.transport.close()
 
 
@@ -99,7 +120,8 @@ def serve(
     made = ""
     if not is_loopback(host):
         made = "" if settings.token else secrets.token_urlsafe(24)
-        settings = replace(settings, token=settings.token or made, hosts=(*settings.hosts, host))
+        settings = replace(settings, token=settings.token or made)
+    settings = replace(settings, hosts=(*settings.hosts, host))
     if certificate is not None:
         _check_certificate(certificate, key)
     app = make_app(settings)

@@ -74,12 +74,13 @@ class Service:
         self._ready = ""
         threads = max(_LEAST_THREADS, os.cpu_count() or 1)
         self._lookups = Desk("lookup", self.open, threads=threads, waiting=4 * settings.at_once)
+        self._decode = Desk("decode", self.open, threads=threads, waiting=4 * settings.at_once)
         self._compute = Desk("compute", self.open, threads=_LEAST_THREADS, waiting=settings.at_once)
         self._writer = Desk("write", self.open, threads=1, waiting=8)
         self._search = SearchDesk(self.open, waiting=settings.at_once, batched=self.metrics.batch.observe)
         self._shares = Shares()
         self._cut = LearnedCut(self._compute)
-        self.jobs = SyncJobs(settings, self.places, changed=self._search.look_anew)
+        self.jobs = SyncJobs(settings, self.places, changed=self._changed)
 
     def open(self) -> LocalIndex:
         """The index, for the thread that calls."""
@@ -106,7 +107,7 @@ class Service:
 
     def _close(self) -> None:
         self.jobs.close(self.settings.closing_time_s)
-        for desk in (self._lookups, self._compute, self._writer, self._search):
+        for desk in (self._lookups, self._decode, self._compute, self._writer, self._search):
             desk.close()
 
     async def health(self) -> models.Health:
@@ -151,6 +152,10 @@ class Service:
     async def look_up(self, work: Callable[[LocalIndex], T]) -> T:
         """Does something short with the index, or with a file."""
         return await self._lookups.do(work)
+
+    async def decode(self, work: Callable[[LocalIndex], T]) -> T:
+        """Does something that decodes a picture, which may be a large one."""
+        return await self._decode.do(work)
 
     async def compute(self, work: Callable[[LocalIndex], T]) -> T:
         """Does something with the network."""
@@ -236,7 +241,7 @@ class Service:
         """
         self.need_writable()
         folder = self.settings.add_to
-        self.queries.measured(content)
+        await self._lookups.do(lambda _: self.queries.measured(content))
         if not folder:
             raise Problem(403, "no-adding", "this service was started without --add-to FOLDER, so nothing is added")
         describer = self.queries.describer

@@ -11,12 +11,13 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from typing import Any, TextIO
 
-from coocnet.errors import CoocnetError, printable
+from coocnet.errors import CoocnetError, IndexBusyError, InputError, printable
 from coocnet.index import SyncProgress, SyncReport, open_index
 from coocnet.recipe import Recipe
 from coocnet.serve.problems import Places, Problem, problem_of
@@ -24,6 +25,8 @@ from coocnet.serve.problems import Places, Problem, problem_of
 _NICENESS = 10
 _SKIPPED_TOLD = 1000
 _ENDS_WITHIN_S = 30
+_WAITS_S = 5.0
+_LOOKS_EVERY_S = 0.2
 
 
 class _StoppedError(Exception):
@@ -63,15 +66,15 @@ def begun(asked: Mapping[str, Any]) -> Iterator[subprocess.Popen[str]]:
 
 def main() -> None:
     """The process."""
-    # What libraries print must not come among our lines.
-    with os.fdopen(os.dup(sys.stdout.fileno()), "w") as out:
+    # What libraries print must not come among our lines; nobody reads them where the service was killed.
+    with suppress(BrokenPipeError), os.fdopen(os.dup(sys.stdout.fileno()), "w") as out:
         os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
         asked = json.loads(sys.stdin.readline())
         stop = threading.Event()
         threading.Thread(target=_await_end, args=(stop,), daemon=True).start()
         with suppress(OSError, AttributeError):
             os.nice(_NICENESS)
-        places = Places(asked["places"])
+        places = Places([*asked["places"], *asked["folders"], *map(os.path.realpath, asked["folders"])])
         try:
             _sync(asked, places, stop, out)
         except _StoppedError:
@@ -91,18 +94,38 @@ def _sync(asked: Mapping[str, Any], places: Places, stop: threading.Event, out: 
         for folder in asked["folders"]:
             if stop.is_set():
                 raise _StoppedError
-            _tell(out, folder=printable(os.path.basename(folder) or "/"), done=0, total=None)
-            report = index.sync(
-                folder,
-                describer=lambda: index.describer(device=asked["device"], engine=asked["engine"]),
-                progress=show,
-                **asked["options"],
-            )
+            title = printable(os.path.basename(folder) or "/")
+            _tell(out, folder=title, done=0, total=None)
+            try:
+                report = _when_free(
+                    lambda folder=folder: index.sync(  # type: ignore[misc]
+                        folder,
+                        describer=lambda: index.describer(device=asked["device"], engine=asked["engine"]),
+                        progress=show,
+                        **asked["options"],
+                    ),
+                    stop,
+                )
+            except InputError as error:  # of this folder; the others are looked through all the same
+                problem = problem_of(error, places)
+                problem.detail = f"{title}: {problem.detail}"
+                _tell(out, problem=_problem_fields(problem), log=str(error))
+                continue
             skipped = [
                 (index.name_of(error.path), places.without(error.reason)) for error in report.skipped[:_SKIPPED_TOLD]
             ]
             _tell(out, report={**_report_fields(report), "skipped": skipped})
     _tell(out, end=True)
+
+
+def _when_free(sync: Callable[[], SyncReport], stop: threading.Event) -> SyncReport:
+    """Waits a little where somebody else writes: the service itself adds a picture in a moment."""
+    until = time.monotonic() + _WAITS_S
+    while time.monotonic() < until and not stop.is_set():
+        with suppress(IndexBusyError):
+            return sync()
+        stop.wait(_LOOKS_EVERY_S)
+    return sync()
 
 
 def _report_fields(report: SyncReport) -> dict[str, Any]:

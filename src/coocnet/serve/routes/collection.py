@@ -60,14 +60,18 @@ async def stop(service: Serving, found: KnownJob) -> models.JobDocument:
 
 @collection.get("/jobs/{id}/events", response_class=EventSourceResponse)
 async def events(service: Serving, found: KnownJob) -> AsyncIterator[ServerSentEvent]:
-    """Follow a job: an event ``progress`` whenever something has changed, and ``end`` at its end."""
+    """Follow a job: an event ``progress`` whenever something has changed, and ``end`` at its end.
+
+    A stream that ends without one is that of a service that ends.
+    """
     told = -1
     while not found.is_over and not service.closing.is_set():
         if found.version != told:
             told = found.version
             yield ServerSentEvent(event="progress", data=_document(found))
         await asyncio.sleep(_LOOK_EVERY_S)
-    yield ServerSentEvent(event="end", data=_document(found))
+    if found.is_over:
+        yield ServerSentEvent(event="end", data=_document(found))
 
 
 def _document(job: Job) -> models.JobDocument:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
+import anyio
 from fastapi import Depends, Path, Query, Request
 from pydantic import BeforeValidator
 
-from coocnet.serve.problems import MEDIA_TYPE, Problem
+from coocnet.serve.problems import MEDIA_TYPE, Problem, overloaded
 from coocnet.serve.queries import Source, parse_box
 from coocnet.serve.service import Service, source_of
 
 _ID = "^[0-9a-f]{32}$"
 _BOX_LETTERS = 200
+_WAITS_S = 5.0
 
 
 def service_of(request: Request) -> Service:
@@ -77,13 +79,19 @@ async def picture_body(request: Request) -> bytes:
     """The picture that a request brings; how large it may be is seen to at the gate.
 
     Raises:
-        Problem: 422, it is empty; 413, it is too large.
+        Problem: 422, it is empty; 413, it is too large; 503, too many arrive at once.
     """
     service = service_of(request)
-    async with service.receiving:
+    with anyio.move_on_after(_WAITS_S) as waiting:
+        await service.receiving.acquire()
+    if waiting.cancelled_caught:
+        raise overloaded()
+    try:
         body = bytearray()
         async for chunk in request.stream():
             body += chunk
+    finally:
+        service.receiving.release()
     if not body:
         raise Problem(422, "picture", "send the picture file as the body of the request, byte for byte")
     return bytes(body)

@@ -57,7 +57,7 @@ async def details(service: Serving, digest: PictureId) -> models.PictureDetails:
 @pictures.get("/pictures/{id}/thumbnail", response_class=Response, responses=image_answer("image/jpeg"))
 async def thumbnail(service: Serving, digest: PictureId, size: SizePx = 320) -> Response:
     """A picture as a JPEG, upright, its longer side at most so many pixels."""
-    small = await service.look_up(lambda index: service.files.thumbnail(index, digest, size))
+    small = await service.decode(lambda index: service.files.thumbnail(index, digest, size))
     return Response(small, media_type="image/jpeg", headers={"Cache-Control": _FOREVER})
 
 
@@ -68,7 +68,7 @@ async def original(
     download: Annotated[bool, Query(description="Have a browser store it and not show it.")] = False,
 ) -> Response:
     """A picture's file, byte for byte: exactly what the index has described."""
-    found = await service.look_up(lambda index: service.files.original(index, digest))
+    found = await service.decode(lambda index: service.files.original(index, digest))
     name = quote(found.name.rpartition("/")[2], safe="")
     headers = {
         "Cache-Control": _FOREVER,

@@ -85,7 +85,7 @@ async def upload(service: Serving, content: PictureBody) -> models.Upload:
 async def upload_image(service: Serving, digest: PictureId, size: SizePx = 1280) -> Response:
     """A picture that was sent, upright, its longer side at most so many pixels."""
     source = Source(digest, uploaded=True)
-    small = await service.look_up(lambda index: reduced(service.queries.content(index, source), size))
+    small = await service.decode(lambda index: reduced(service.queries.content(index, source), size))
     return Response(small, media_type="image/jpeg", headers={"Cache-Control": "private, max-age=86400, immutable"})
 
 
@@ -175,7 +175,7 @@ async def heatmap(
     sums, part = await service.compute(lambda index: service.queries.heat(index, source, kind))
     if format == "json":
         return JSONResponse({"kind": kind, **_grid(sums, part)})
-    drawn = await service.look_up(lambda _: _png(heat_over(part.pixels, sums)))
+    drawn = await service.decode(lambda _: _png(heat_over(part.pixels, sums)))
     return Response(drawn, media_type="image/png")
 
 

@@ -100,8 +100,9 @@ function end(job) {
   } else if (job.state === "stopped") {
     notify(`The update was stopped; what was described is stored. ${summary(job.report)}`);
   } else notify(`The collection is up to date. ${summary(job.report)}`);
+  // One that did not come to its end tells no counts, and has stored what it did.
   const { added = 0, updated = 0, dropped = 0 } = job.report ?? {};
-  if (added + updated + dropped) ended();
+  if (job.state !== "done" || added + updated + dropped) ended();
 }
 
 /** @param {Record<string, any>|null} report */
