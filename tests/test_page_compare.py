@@ -73,8 +73,10 @@ def test_the_largest_contribution_is_painted_strongest(page, compared) -> None:
     faintest = min(range(len(cells["values"])), key=lambda i: abs(cells["values"][i]))
     read = """(frame, [x, y]) => {
         const canvas = frame.querySelector('canvas');
+        const copy = new OffscreenCanvas(canvas.width, canvas.height).getContext('2d', {willReadFrequently: true});
+        copy.drawImage(canvas, 0, 0);
         const at = [Math.floor(x * canvas.width), Math.floor(y * canvas.height), 1, 1];
-        return [...canvas.getContext('2d').getImageData(...at).data];
+        return [...copy.getImageData(...at).data];
     }"""
     pixels = []
     for cell in (strongest, faintest):

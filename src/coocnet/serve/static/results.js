@@ -226,7 +226,7 @@ export class Results {
     if (this.marked.has(id)) this.marked.set(id, false);
     this.plotted = "";
     this.changed();
-    this.plot(read());
+    if (!this.section.hidden) this.plot(read());
   }
 
   /** The hits so far, for stepping through them. */
