@@ -68,7 +68,7 @@ def test_the_panel_tells_what_the_index_holds(page, serving, collection) -> None
     expect(page.get_by_role("button", name="This collection")).to_be_focused()
 
 
-def test_an_update_is_seen_stopped_and_what_it_did_is_kept(page, serves, quick, tmp_path) -> None:
+def test_an_update_is_seen_stopped_and_what_it_did_is_kept(serves, page, quick, tmp_path) -> None:
     folder = tmp_path / "many"
     paint(folder, 1)
     shelve(folder, tmp_path / "many.cooc", quick)
@@ -91,7 +91,7 @@ def test_an_update_is_seen_stopped_and_what_it_did_is_kept(page, serves, quick, 
     expect(page.get_by_text(re.compile(rf"^{kept} pictures"))).to_be_visible()
 
 
-def test_an_update_takes_in_what_is_new_and_the_page_shows_it(page, serves, quick, tmp_path) -> None:
+def test_an_update_takes_in_what_is_new_and_the_page_shows_it(serves, page, quick, tmp_path) -> None:
     folder = tmp_path / "few"
     first, *_ = paint(folder, 3)
     shelve(folder, tmp_path / "few.cooc", quick)
@@ -110,7 +110,7 @@ def test_an_update_takes_in_what_is_new_and_the_page_shows_it(page, serves, quic
     expect(panel(page).get_by_role("listitem").filter(has_text="broken.jpg")).to_be_visible()
 
 
-def test_a_picture_is_added_found_and_taken_out_again(page, serves, own, collection, tmp_path) -> None:
+def test_a_picture_is_added_found_and_taken_out_again(serves, page, own, collection, tmp_path) -> None:
     (tmp_path / "added").mkdir()
     service = serves(own, "--add-to", tmp_path / "added")
     query = collection.queries[8]
@@ -138,7 +138,7 @@ def test_a_picture_is_added_found_and_taken_out_again(page, serves, own, collect
     expect(page.get_by_text("53 pictures", exact=True)).to_be_visible()
 
 
-def test_a_picture_is_taken_out_and_put_back_by_undo_and_from_the_panel(page, serves, own, collection) -> None:
+def test_a_picture_is_taken_out_and_put_back_by_undo_and_from_the_panel(serves, page, own, collection) -> None:
     service = serves(own)
     name = "instance006_view01.jpg"
     page.goto(f"{service.url}?picture={collection.id_of(name)}")
@@ -172,7 +172,7 @@ def test_a_picture_is_taken_out_and_put_back_by_undo_and_from_the_panel(page, se
     until(lambda: found(page), [hit["id"] for hit in before])
 
 
-def test_who_may_only_read_is_offered_no_change(page, serves, own, collection) -> None:
+def test_who_may_only_read_is_offered_no_change(serves, page, own, collection) -> None:
     service = serves(own, "--read-only")
     page.goto(f"{service.url}?picture={collection.id_of('turned.jpg')}")
     hits(page).nth(1).click()
