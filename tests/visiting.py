@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
+from browsing import PATIENCE_MS
+
 if TYPE_CHECKING:
     from playwright.sync_api import JSHandle, Locator, Page
 
@@ -18,7 +20,6 @@ if TYPE_CHECKING:
 
 ALL = {"threshold": "none", "limit": 50}
 """How the page asks for the first results, unless told otherwise."""
-_PATIENCE_S = 15
 
 
 def ask(page: Page, service: Service, path: str, **query: Any) -> Any:
@@ -30,7 +31,7 @@ def ask(page: Page, service: Service, path: str, **query: Any) -> Any:
 
 def until(read: Callable[[], Any], wanted: Any) -> None:
     """Waits until something reads as wanted."""
-    deadline = time.monotonic() + _PATIENCE_S
+    deadline = time.monotonic() + PATIENCE_MS / 1000
     while (last := read()) != wanted and time.monotonic() < deadline:
         pass
     assert last == wanted
