@@ -76,7 +76,7 @@ def test_going_back_before_everything_had_come_ends_with_the_right_results(page,
     shelf.get_by_role("link", name=NAME).click()
     expect(page.get_by_text("less similar ones")).to_be_visible()  # all of it has come
     page.get_by_role("link", name="coocnet, start").click()
-    page.route(lambda url: second in url and "limit=100" in url, lambda route: None)  # never answered
+    page.route(lambda url: second in url and "limit=100" in url, lambda _: None)  # never answered
     shelf.get_by_role("link", name="instance007_view02.jpg").click()
     expect_same(page, serving, picture=second)
     page.go_back()
