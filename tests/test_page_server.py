@@ -22,7 +22,7 @@ def test_the_token_is_asked_for_and_a_wrong_one_refused(serves, page, collection
     expect(field).to_be_visible()
     field.fill("a wrong one")
     field.press("Enter")
-    expect(dialog.get_by_role("alert")).not_to_be_empty()
+    expect(dialog.get_by_role("alert")).to_have_text("This is not the token of this service.")
     expect(field).to_have_attribute("aria-invalid", "true")
     expect(hits(page)).to_have_count(0)
     field.fill("the right token of this test")
