@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, ConsoleMessage, Page, Request, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Page, Request, expect, sync_playwright
 
 FLAGS = [
     "--no-sandbox",
@@ -24,7 +24,7 @@ FLAGS = [
     "--disable-sync",
 ]
 STANDARDS = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22a", "wcag22aa", "best-practice"]
-PATIENCE_MS = 15_000
+PATIENCE_MS = 30_000
 
 
 def chromium() -> str | None:
@@ -42,6 +42,7 @@ def open_browser() -> Iterator[Browser]:
         if os.environ.get("COOCNET_BROWSER") == "required":
             pytest.fail(f"{missing} (COOCNET_BROWSER says that it is required)", pytrace=False)
         pytest.skip(missing)
+    expect.set_options(timeout=PATIENCE_MS)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=place, args=FLAGS)
         yield browser

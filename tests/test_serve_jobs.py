@@ -57,6 +57,7 @@ def test_a_sync_takes_new_pictures_in_and_tells_how_it_goes(own, many):
     (own.photos / "broken.jpg").write_bytes(b"nothing")
     own.paths[0].unlink()
     with client_of(own.place) as client:
+        assert client.get("/api/info").json()["pictures"] == len(own.paths)  # told anew once that has changed
         begun = client.post("/api/sync")
         assert begun.status_code == 202
         job = begun.json()["id"]
@@ -70,6 +71,8 @@ def test_a_sync_takes_new_pictures_in_and_tells_how_it_goes(own, many):
         assert last["report"]["dropped"] == 1
         assert [one["name"] for one in last["report"]["skipped"]] == ["broken.jpg"]
         assert client.get("/api/pictures").json()["total"] == len(own.paths) - 1 + 20
+        info = client.get("/api/info").json()
+        assert (info["pictures"], info["skipped_total"]) == (len(own.paths) - 1 + 20, 1)
         assert str(own.photos) not in json.dumps(told)
 
 

@@ -71,6 +71,7 @@ class Service:
         self._info: models.Info | None = None
         self._info_stands_until = 0.0
         self._telling: asyncio.Task[None] | None = None
+        self._change = self._told_after = object()
         self._ready = ""
         threads = max(_LEAST_THREADS, os.cpu_count() or 1)
         self._lookups = Desk("lookup", self.open, threads=threads, waiting=4 * settings.at_once)
@@ -127,23 +128,29 @@ class Service:
     # What the collection is
 
     async def info(self) -> models.Info:
-        """What the index holds; some seconds old where it takes long to tell."""
-        if self._telling is None and time.monotonic() >= self._info_stands_until:
-            self._telling = asyncio.create_task(self._tell())
-        if self._telling is not None:
+        """What the index holds; some seconds old where it takes long to tell, but never older than a change by us."""
+        change = self._change
+        while self._telling is not None or time.monotonic() >= self._info_stands_until:
+            if self._telling is None:
+                self._telling = asyncio.create_task(self._tell())
             await asyncio.shield(self._telling)
+            if self._told_after is change:
+                break
         assert self._info is not None
         return self._info
 
     async def _tell(self) -> None:
         started = time.monotonic()
+        change = self._change
         try:
             cut = await self._cut.known()
             self._info = await self._lookups.do(
                 lambda index: info_document(index, self.settings, self.places, name=self.name, cut=cut)
             )
+            self._told_after = change
             took_s = time.monotonic() - started
-            self._info_stands_until = time.monotonic() + max(_INFO_STANDS_S, 10 * took_s)
+            stands_s = max(_INFO_STANDS_S, 10 * took_s) if change is self._change else 0
+            self._info_stands_until = time.monotonic() + stands_s
         finally:
             self._telling = None
 
@@ -265,6 +272,7 @@ class Service:
         self._changed()
 
     def _changed(self) -> None:
+        self._change = object()
         self._info_stands_until = 0.0
         self._search.look_anew()
 

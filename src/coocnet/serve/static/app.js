@@ -17,10 +17,16 @@ let info = null;
 let shown = "";
 let startScroll = 0;
 
+let refresh = async () => {};
+let again = () => {};
+
 const loadInfo = async () => (info = await request("info"));
 
 async function main() {
   acceptFiles(() => info?.limits);
+  document
+    .getElementById("about")
+    .addEventListener("click", () => openPanel(loadInfo, () => refresh().then(() => again(), complain)));
   await takeTokenFromAddress();
   await loadInfo();
   document.getElementById("collection-name").textContent = info.name;
@@ -28,7 +34,8 @@ async function main() {
   const results = new Results(found, info);
   const compare = new Compare(document.getElementById("compare"), results, info);
 
-  const refresh = async () => {
+  again = () => results.again();
+  refresh = async () => {
     const now = await loadInfo();
     results.info = compare.info = now;
     collection.refresh(now);
@@ -36,11 +43,6 @@ async function main() {
   results.changed = () => loadInfo().then((now) => collection.refresh(now), complain);
   onSynchronised(() => refresh().catch(complain));
   onChange((state) => show(state, { collection, results, compare }));
-  document
-    .getElementById("about")
-    .addEventListener("click", () =>
-      openPanel(loadInfo, () => refresh().then(() => results.again(), complain)),
-    );
   document.querySelector(".brand").addEventListener("click", (event) => follow(event, home));
   await show(read(), { collection, results, compare }, true);
   followRunning().catch(complain);

@@ -2,7 +2,7 @@
 
 import { request, thumbnail } from "./api.js";
 import { controls } from "./comparecontrols.js";
-import { el } from "./dom.js";
+import { el, sentence } from "./dom.js";
 import { Matches } from "./matches.js";
 import { ramp, scaleOf, signed } from "./overlay.js";
 import { legend, Pane } from "./pane.js";
@@ -17,8 +17,6 @@ const LEGENDS = {
   cooccurrence: "How strongly other channels fire around each cell",
 };
 const ALONE = "Shown for the query alone: what it was expanded with, and re-ranking, are left out.";
-
-const sentence = (note) => `${note[0].toUpperCase()}${note.slice(1)}${/[.!?]$/.test(note) ? "" : "."}`;
 
 export class Compare {
   /** @param {HTMLDialogElement} dialog @param {import("./results.js").Results} results @param {any} info */

@@ -3,7 +3,7 @@
 import { original, request } from "./api.js";
 import { el, icon, ICONS } from "./dom.js";
 import { complain, notify } from "./say.js";
-import { go, search } from "./state.js";
+import { go, home, search } from "./state.js";
 
 const MODES = [
   ["matched", "What matched"],
@@ -150,7 +150,9 @@ function takeOut(compare) {
     sure.disabled = true;
     try {
       await request(`pictures/${result.id}`, { method: "DELETE" });
-      compare.leave();
+      // Nothing is like a picture that is gone.
+      if (result.id === results.query.id) home();
+      else compare.leave();
       results.taken(result.id);
       notify(`${result.name} is out of the collection.`, {
         action: "Undo",
@@ -169,6 +171,7 @@ async function putBack(result, results) {
     await request(`pictures/${result.id}/restore`, { method: "POST" });
     notify(`${result.name} is back in the collection.`);
     results.again();
+    results.changed();
   } catch (error) {
     complain(error);
   }

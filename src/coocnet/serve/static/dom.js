@@ -61,6 +61,10 @@ export const ICONS = {
 export const digits = (value, count) =>
   new Intl.NumberFormat("en", { maximumSignificantDigits: count }).format(value);
 
+/** Words with a capital at their beginning and a full stop. */
+export const sentence = (words) =>
+  `${words[0].toUpperCase()}${words.slice(1)}${/[.!?]$/.test(words) ? "" : "."}`;
+
 /** So many pictures. */
 export const some = (count) => `${count} picture${count === 1 ? "" : "s"}`;
 

@@ -156,7 +156,8 @@ function removed(pictures, changed) {
     back.addEventListener("click", async () => {
       try {
         await request(`pictures/${id}/restore`, { method: "POST" });
-        back.closest("li").remove();
+        if (list.children.length > 1) back.closest("li").remove();
+        else part.forEach((node) => node.remove());
         notify(`${names[0] ?? "The picture"} is back in the collection.`);
         changed();
       } catch (error) {
@@ -165,5 +166,7 @@ function removed(pictures, changed) {
     });
     return el("li", {}, el("span.name", {}, names.join(", ") || id), back);
   };
-  return [el("h3", {}, "Taken out"), el("ul.skipped", {}, ...pictures.map(item))];
+  const list = el("ul.skipped", {}, ...pictures.map(item));
+  const part = [el("h3", {}, "Taken out"), list];
+  return part;
 }

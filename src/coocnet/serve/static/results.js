@@ -148,11 +148,14 @@ export class Results {
   async plot(state) {
     const key = searchKey({ ...state, threshold: "" });
     if (this.plotted !== key) {
+      const { signal } = this.stopped;
+      this.plotted = "";
       this.all = null;
       this.scale.plot([]);
       try {
         const limit = Math.min(PLOTTED, this.info.limits.hits);
-        const answer = await this.ask(state, { limit, threshold: "none" }, this.stopped.signal);
+        const answer = await this.ask(state, { limit, threshold: "none" }, signal);
+        if (signal.aborted) return;
         this.plotted = key;
         this.all = { similarities: answer.hits.map((hit) => hit.similarity), complete: !answer.more };
       } catch (error) {
@@ -223,7 +226,7 @@ export class Results {
     if (this.marked.has(id)) this.marked.set(id, false);
     this.plotted = "";
     this.changed();
-    this.plot(read());
+    if (!this.section.hidden) this.plot(read());
   }
 
   /** The hits so far, for stepping through them. */

@@ -1,7 +1,7 @@
 /** The token: asked for when the server wants one, or taken out of the address (`#token=…`). */
 
 import { onUnauthorised, request } from "./api.js";
-import { el } from "./dom.js";
+import { el, sentence } from "./dom.js";
 import { closeDialog, openDialog } from "./say.js";
 
 const dialog = document.getElementById("token");
@@ -26,7 +26,7 @@ function ask() {
           try {
             await request("session", { method: "POST", body: { token: field.value.trim() } });
           } catch (error) {
-            wrong.textContent = error.message;
+            wrong.textContent = sentence(error.message);
             field.setAttribute("aria-invalid", "true");
             field.select();
             return;
