@@ -267,6 +267,23 @@ def test_one_client_has_no_more_than_its_share():
     assert [answer.status_code for answer in answered] == [200, 200, 200]
 
 
+def test_one_client_follows_no_more_than_its_share_of_events():
+    async def run() -> tuple[httpx.Response, httpx.Response]:
+        release = anyio.Event()
+        transport = gate(await _app_that_waits(release), streams=8)
+        async with httpx.AsyncClient(transport=transport, base_url=URL) as client:
+            open_ones = [asyncio.create_task(client.get("/api/jobs/1/events")) for _ in range(2)]
+            await asyncio.sleep(0.05)
+            refused = await client.get("/api/jobs/1/events")
+            release.set()
+            await asyncio.gather(*open_ones)
+            return refused, await client.get("/api/jobs/1/events")
+
+    refused, later = asyncio.run(run())
+    problem(refused, 503, "overloaded")
+    assert later.status_code == 200
+
+
 def test_a_mistake_of_ours_is_a_problem_too_and_goes_to_the_log(caplog):
     async def app(scope, receive, send):
         raise KeyError("/secret/place")
@@ -353,6 +370,14 @@ def test_a_service_whose_network_cannot_be_had_says_so_and_searches_what_it_know
         assert client.get("/api/search", params={"picture": own.id(0)}).json()["hits"]
         answer = client.post("/api/search/image", content=png(40, 40))
         assert str(tmp_path) not in problem(answer, 503, "network")
+
+
+def test_a_service_makes_no_index_even_where_it_is_given_a_recipe(tmp_path: Path, quick):
+    from coocnet.errors import IndexMissingError
+
+    with pytest.raises(IndexMissingError):
+        make_app(Settings(str(tmp_path / "none.cooc"), recipe=quick))
+    assert not (tmp_path / "none.cooc").exists()
 
 
 def test_making_a_service_of_no_index_is_refused(tmp_path: Path):

@@ -50,6 +50,8 @@ def found(page: Page) -> list[str]:
 
 def expect_same(page: Page, service: Service, **query: Any) -> list[dict[str, Any]]:
     """Waits until the page shows what the service answers to a query; returns the hits."""
+    if "upload" in query:
+        page.wait_for_url(lambda url: "upload=" in url)  # it has been sent
     wanted = ask(page, service, "search", **{**ALL, **query})["hits"]
     assert wanted
     until(lambda: found(page), [hit["id"] for hit in wanted])

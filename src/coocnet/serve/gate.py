@@ -33,6 +33,7 @@ _PICTURE_BODIES = ("/api/uploads", "/api/pictures", "/api/search/image")
 _SHORT_BODIES = ("/api/session", "/api/sync")
 _SHORT_BYTES = 1 << 14
 _LEAST_BYTES_PER_S = 1 << 13
+_CLIENTS_STREAMING = 4
 _STRANGERS = 8
 _STRANGERS_TIME_S = 5.0
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
@@ -180,7 +181,11 @@ class Gate:
             return
         client = str((scope.get("client") or ("",))[0])
         if path.endswith("/events"):
-            async with self._place_among("streams", self._settings.streams):
+            share = max(1, self._settings.streams // _CLIENTS_STREAMING)
+            async with (
+                self._place_among("streams", self._settings.streams),
+                self._place_among(f"streams of {client}", share),
+            ):
                 await self._app(scope, receive, answer.send)
             return
         if path == "/api/session":
@@ -214,6 +219,8 @@ class Gate:
             yield
         finally:
             self._apart[kind] -= 1
+            if not self._apart[kind]:
+                del self._apart[kind]
 
     async def _in_time(self, scope: Scope, receive: Receive, answer: _Answer, *, at_most_s: float = math.inf) -> None:
         settings = self._settings

@@ -301,6 +301,8 @@ class Service:
 
     @staticmethod
     def _opened(settings: Settings) -> LocalIndex:
+        if settings.recipe is not None:
+            open_index(settings.place).close()  # refuses where there is none, which a recipe would have made
         return open_index(settings.place, settings.recipe)
 
 
