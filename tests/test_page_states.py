@@ -201,6 +201,16 @@ def test_everybody_can_use_every_state_and_nothing_is_asked_of_elsewhere(
     assert not elsewhere
 
 
+def test_no_label_is_broken_within_a_word_on_a_phone(
+    page: Page, serving: Service, collection: Collection, tmp_path: Path
+) -> None:
+    page.set_viewport_size({"width": 360, "height": 740})
+    page.goto(f"{serving.url}?picture={collection.id_of('turned.jpg')}")  # upright, so little is left beside it
+    part_drawn(page, tmp_path)
+    heights = [page.get_by_text(edge, exact=True).bounding_box()["height"] for edge in ("Left", "Bottom")]
+    assert heights[0] == heights[1]
+
+
 def test_everybody_can_use_the_page_while_the_collection_changes_and_when_the_service_is_gone(
     page: Page, serves, quick: Recipe, requests: list[str], complaints, tmp_path: Path
 ) -> None:
