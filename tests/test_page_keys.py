@@ -8,7 +8,7 @@ import pytest
 
 pytest.importorskip("playwright", reason="tests of the page need playwright")
 
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from service import Collection, Service
 
@@ -112,3 +112,31 @@ def test_what_has_the_focus_is_never_hidden_behind_the_bars(
         for _ in range(24):
             page.keyboard.press(key)
             assert page.evaluate(hidden) == ""
+
+
+def test_results_that_come_late_take_the_focus_from_nobody(
+    page: Page, serving: Service, collection: Collection
+) -> None:
+    held: list[Route] = []
+    are_late = True
+
+    def hold(route: Route) -> None:
+        if are_late:
+            held.append(route)
+        else:
+            route.continue_()
+
+    page.goto(serving.url)
+    page.route("**/api/search?*", hold)
+    page.get_by_role("list", name="Pictures of the collection").get_by_role("link", name=NAME).click()
+    page.get_by_role("button", name="Select a part").press("Enter")
+    part = page.get_by_role("application")
+    expect(part).to_be_focused()
+    are_late = False
+    for route in held:
+        route.continue_()
+    expect(page.get_by_role("list", name="Results").get_by_role("link").first).to_be_visible()
+    expect(page.get_by_text("less similar ones")).to_be_visible()
+    expect(part).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("heading", name="Like this part")).to_be_visible()

@@ -71,7 +71,8 @@ async function show(state, { collection, results, compare }, first = false) {
   const fresh = results.query?.id !== source;
   if (fresh) scrollTo(0, 0);
   await results.show(state);
-  if (fresh && !first && !compare.open)
+  // Who has gone on to something there already is not called back.
+  if (fresh && !first && !compare.open && !found.contains(document.activeElement))
     document.getElementById("found-title")?.focus({ preventScroll: true });
   if (state.view && results.query) await compare.show(state);
   else if (!state.view && results.query) results.retitle();
