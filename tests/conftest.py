@@ -28,7 +28,9 @@ from serving import Server
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
+    from starlette.testclient import TestClient
 
+    from asking import Shelf
     from browsing import Complaints
 
 torch.set_num_threads(1)  # the maps are small: more threads wait for one another longer than they compute
@@ -182,6 +184,23 @@ def unchecked() -> Iterator[None]:
 def collection(tmp_path_factory: pytest.TempPathFactory) -> Collection:
     """Some 50 rendered pictures and their index. Not to be written to."""
     return make_collection(tmp_path_factory.mktemp("collection"))
+
+
+@pytest.fixture(scope="session")
+def shelf(tmp_path_factory: pytest.TempPathFactory, scenes: tuple[Path, list[View]], quick: Recipe) -> Shelf:
+    """The rendered scenes and their index, for what the service answers. Not to be written to."""
+    from asking import shelved
+
+    return shelved(scenes[0] / "database", tmp_path_factory.mktemp("shelf") / "photos.cooc", quick)
+
+
+@pytest.fixture(scope="module")
+def client(shelf: Shelf) -> Iterator[TestClient]:
+    """A client of the service of the shelf, within this process."""
+    from asking import client_of
+
+    with client_of(shelf.place) as client:
+        yield client
 
 
 @pytest.fixture(scope="session")

@@ -11,28 +11,16 @@ import numpy as np
 import pytest
 from starlette.testclient import TestClient
 
-from asking import Shelf, client_of, id_of, problem, shelved
+from asking import client_of, id_of, problem, shelved
 from coocnet.describe import Describer
 from coocnet.explain import explain
 from coocnet.index import Hit, open_index
-from coocnet.recipe import Recipe
 from coocnet.serve.routes import ROUTERS
-
-
-@pytest.fixture(scope="module")
-def shelf(tmp_path_factory: pytest.TempPathFactory, scenes, quick: Recipe) -> Shelf:
-    return shelved(scenes[0] / "database", tmp_path_factory.mktemp("shelf") / "photos.cooc", quick)
 
 
 @pytest.fixture(scope="module")
 def query(scenes) -> Path:
     return sorted((scenes[0] / "queries").glob("*.jpg"))[0]
-
-
-@pytest.fixture(scope="module")
-def client(shelf: Shelf):
-    with client_of(shelf.place) as client:
-        yield client
 
 
 def upload(client: TestClient, path: Path) -> str:

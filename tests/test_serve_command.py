@@ -19,16 +19,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from asking import Shelf, id_of, problem, shelved
+from asking import id_of, problem, shelved
 from coocnet.data.scenes import make_scenes
 from coocnet.index import open_index
-from coocnet.recipe import Recipe
 from coocnet.serve import Settings
-
-
-@pytest.fixture(scope="module")
-def shelf(tmp_path_factory: pytest.TempPathFactory, scenes, quick: Recipe) -> Shelf:
-    return shelved(scenes[0] / "database", tmp_path_factory.mktemp("shelf") / "photos.cooc", quick)
 
 
 def ready(url: str) -> None:

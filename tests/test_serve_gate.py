@@ -10,25 +10,13 @@ import anyio
 import httpx
 import pytest
 
-from asking import URL, Shelf, client_of, png, problem, shelved
+from asking import URL, Shelf, client_of, png, problem
 from coocnet.errors import InputError
-from coocnet.recipe import Recipe
 from coocnet.serve import Settings, is_loopback, make_app
 from coocnet.serve.gate import Gate, Session
 from coocnet.serve.metrics import Metrics
 
 TOKEN = "correct horse battery staple"
-
-
-@pytest.fixture(scope="module")
-def shelf(tmp_path_factory: pytest.TempPathFactory, scenes, quick: Recipe) -> Shelf:
-    return shelved(scenes[0] / "database", tmp_path_factory.mktemp("shelf") / "photos.cooc", quick)
-
-
-@pytest.fixture(scope="module")
-def client(shelf: Shelf):
-    with client_of(shelf.place) as client:
-        yield client
 
 
 @pytest.fixture(scope="module")

@@ -18,17 +18,6 @@ from coocnet.index import open_index
 from coocnet.recipe import Recipe
 
 
-@pytest.fixture(scope="module")
-def shelf(tmp_path_factory: pytest.TempPathFactory, scenes, quick: Recipe) -> Shelf:
-    return shelved(scenes[0] / "database", tmp_path_factory.mktemp("shelf") / "photos.cooc", quick)
-
-
-@pytest.fixture(scope="module")
-def client(shelf: Shelf):
-    with client_of(shelf.place) as client:
-        yield client
-
-
 @pytest.fixture
 def own(shelf: Shelf, tmp_path: Path, quick: Recipe) -> Shelf:
     return shelf.copy_to(tmp_path, quick)

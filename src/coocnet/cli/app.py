@@ -12,10 +12,9 @@ import typer
 
 from coocnet import __version__
 from coocnet.cli.terminal import err, out, plain
-from coocnet.errors import CoocnetError, InputError
+from coocnet.errors import CoocnetError
 
 if TYPE_CHECKING:
-    from coocnet.data import Box
     from coocnet.recipe import Recipe
 
 app = typer.Typer(
@@ -82,14 +81,3 @@ def with_weights(recipe: Recipe, weights: str) -> Recipe:
         return recipe
     as_file = os.path.expanduser(weights)
     return recipe.replace(weights=os.path.abspath(as_file) if os.path.isfile(as_file) else weights)
-
-
-def parse_box(text: str) -> Box:
-    """The four numbers of an option ``--box``."""
-    try:
-        x1, y1, x2, y2 = (float(edge) for edge in text.split(","))
-    except ValueError:
-        raise InputError(f"a box is four numbers X1,Y1,X2,Y2 in pixels, got {text!r}") from None
-    if not (x1 < x2 and y1 < y2):
-        raise InputError(f"in a box X1 is left of X2 and Y1 above Y2, got {text!r}")
-    return x1, y1, x2, y2

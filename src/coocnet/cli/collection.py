@@ -15,7 +15,6 @@ from coocnet.cli.app import (
     JsonOption,
     WeightsOption,
     app,
-    parse_box,
     with_weights,
 )
 from coocnet.cli.terminal import (
@@ -188,7 +187,7 @@ def search(
 ) -> None:
     """Find the pictures of the index that show the same building, object or scene, most similar first."""
     from coocnet import viz
-    from coocnet.data.images import content_digest, read_bytes
+    from coocnet.data.images import content_digest, parse_box, read_bytes
     from coocnet.index import open_index
 
     part = None if box is None else parse_box(box)

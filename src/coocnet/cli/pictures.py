@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from coocnet.cli.app import DEFAULT_INDEX, DeviceOption, IndexOption, WeightsOption, app, parse_box, with_weights
+from coocnet.cli.app import DEFAULT_INDEX, DeviceOption, IndexOption, WeightsOption, app, with_weights
 from coocnet.cli.terminal import download_progress, out, plain, progress_display, tell_unverified
 from coocnet.errors import FilterError, InputError, printable
 
@@ -107,6 +107,7 @@ def explain(
     what the pictures of the collection have in common is left out of the colours.
     """
     from coocnet import viz
+    from coocnet.data.images import parse_box
     from coocnet.explain import explain as explained
     from coocnet.index import open_index
 

@@ -38,10 +38,26 @@ _PIECE_BYTES = 1 << 20
 _SCAN = b"\xff\xda"
 _MOST_SCANS = 100
 _ROWS_AT_ONCE = 256
+_QUOTED = 100
 _SPARE = 1.5
 """How many times the limit the longer side is at least of a JPEG decoded at a part of its size."""
 _FORMATS = ["JPEG", "MPO", "PNG", "WEBP", "TIFF", "GIF", "BMP", "AVIF"]
 _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+
+
+def parse_box(text: str) -> Box:
+    """A box from four numbers with commas between them.
+
+    Raises:
+        InputError: something else, or a box with nothing within.
+    """
+    try:
+        x1, y1, x2, y2 = (float(edge) for edge in text.split(","))
+    except ValueError:
+        raise InputError(f"a box is four numbers X1,Y1,X2,Y2 in pixels, got {text[:_QUOTED]!r}") from None
+    if not (x1 < x2 and y1 < y2):
+        raise InputError(f"in a box X1 is left of X2 and Y1 above Y2, got {text[:_QUOTED]!r}")
+    return x1, y1, x2, y2
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import time
 from coocnet.errors import CoocnetError, InputError
 from coocnet.index import LocalIndex
 from coocnet.serve.desks import Desk
-from coocnet.serve.problems import log
+from coocnet.serve.problems import Problem, log
 
 _GROWN_BY = 0.1
 
@@ -66,8 +66,8 @@ class LearnedCut:
                 self._value = await self._desk.do(_learned)
                 self._contents, self._whitening = contents, whitening
             self._looked_at = time.monotonic()
-        except CoocnetError as error:
-            if self._value is None:
+        except (CoocnetError, Problem) as error:
+            if not isinstance(self._value, float):  # somebody waits
                 raise
             log.warning("the threshold could not be learned again: %s", error)
         finally:

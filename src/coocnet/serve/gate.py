@@ -37,7 +37,7 @@ _CLIENTS_STREAMING = 4
 _STRANGERS = 8
 _STRANGERS_TIME_S = 5.0
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
-_WRONG_TOKEN_COSTS_S = 0.5
+WRONG_TOKEN_COSTS_S = 0.5
 _TRY_LATER_S = 5
 _GONE = 499  # as proxies count a client that left before its answer
 _PAGE_POLICY = (
@@ -171,7 +171,7 @@ class Gate:
         if self._session.is_shown(headers):
             return
         if "authorization" in headers:
-            await anyio.sleep(_WRONG_TOKEN_COSTS_S)
+            await anyio.sleep(WRONG_TOKEN_COSTS_S)
         raise Problem(401, "token", "show the token: Authorization: Bearer TOKEN, or exchange it at /api/session")
 
     async def _admitted(self, scope: Scope, receive: Receive, answer: _Answer) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime
 import itertools
 import json
-import logging
 import queue
 import subprocess
 import threading
@@ -17,11 +16,9 @@ from typing import Any, Literal
 
 from coocnet.errors import InputError
 from coocnet.index import SyncReport
-from coocnet.serve.problems import Places, Problem, problem_of
+from coocnet.serve.problems import Places, Problem, log, problem_of
 from coocnet.serve.settings import Settings
 from coocnet.serve.syncing import begun
-
-log = logging.getLogger("coocnet.serve")
 
 _REMEMBERED = 20
 _SKIPPED_TOLD = 1000
@@ -144,7 +141,7 @@ class SyncJobs:
             job.version += 1
             try:
                 ended: State = self._run(job)
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - the next job is to be done all the same
                 log.exception("job %s", job.id)
                 job.problem = problem_of(error, self._places)
                 ended = "failed"

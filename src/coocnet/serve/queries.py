@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 
 from coocnet.data.images import Box, Measured, Picture, content_digest, decode, measured
-from coocnet.errors import CoocnetError, ImageError, InputError
+from coocnet.errors import CoocnetError, ImageError
 from coocnet.index import LocalIndex
 from coocnet.serve.kept import Kept
 from coocnet.serve.pictures import PictureFiles
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from coocnet.explain import Explanation
 
 _ROWS_KEPT_BYTES = 64 << 20
-_EXPLANATIONS_KEPT_BYTES = 64 << 20
+_EXPLANATIONS_KEPT = 256
 _LABEL = "the picture"
 _NO_NETWORK = "the network cannot be loaded, so nothing new is described; the log of the service says why"
 
@@ -47,31 +47,12 @@ class Part:
     """What was described of a picture.
 
     Attributes:
-        pixels: as the network had them.
         box: x1, y1, x2, y2, whole pixels of the upright picture.
         full_size_px: (width, height) of the whole.
     """
 
-    pixels: np.ndarray
     box: tuple[int, int, int, int]
     full_size_px: tuple[int, int]
-
-
-def parse_box(text: str | None) -> Box | None:
-    """The four numbers of a box; None for none.
-
-    Raises:
-        InputError: it is not four numbers, or has nothing within.
-    """
-    if text is None:
-        return None
-    try:
-        x1, y1, x2, y2 = (float(edge) for edge in text.split(","))
-    except ValueError:
-        raise InputError(f"a box is four numbers x1,y1,x2,y2 in pixels, got {text[:100]!r}") from None
-    if not (x1 < x2 and y1 < y2):
-        raise InputError(f"in a box x1 is left of x2 and y1 above y2, got {text[:100]!r}")
-    return x1, y1, x2, y2
 
 
 class Queries:
@@ -87,9 +68,7 @@ class Queries:
         self._files = files
         self._uploads: Kept[bytes] = Kept(settings.kept_upload_bytes, len)
         self._rows: Kept[np.ndarray] = Kept(_ROWS_KEPT_BYTES, lambda row: row.nbytes)
-        self._explanations: Kept[tuple[Explanation, Part, Part]] = Kept(
-            _EXPLANATIONS_KEPT_BYTES, lambda found: sum(part.pixels.nbytes for part in found[1:])
-        )
+        self._explanations: Kept[tuple[Explanation, Part, Part]] = Kept(_EXPLANATIONS_KEPT)
         self._means: Kept[list[Any]] = Kept(1)
         self._describer: Describer | None = None
         self._loading = threading.Lock()
@@ -137,27 +116,23 @@ class Queries:
         return kept
 
     def row(self, index: LocalIndex, source: Source) -> Float[np.ndarray, " d"]:
-        """The row of a picture before whitening; the stored one where all of a known picture is meant.
+        """The row of a picture or of its part, before whitening, as the network describes it.
 
         Raises:
             Problem: see :meth:`content`.
             ImageError: it cannot be described.
         """
-        if source.box is None:
-            stored = index.row_of(source.digest)
-            if stored is not None:
-                return stored
         fingerprint = index.recipe.row_fingerprint()
         key = (source.digest, source.box, fingerprint)
         row = self._rows.get(key)
         if row is None:
-            part = self.part(index, source)
-            row = self.describer(index).describe_pixels(part.pixels[None])[0]
+            pixels, _ = self.part(index, source)
+            row = self.describer(index).describe_pixels(pixels[None])[0]
             self._rows.put(key, row)
         return row
 
-    def part(self, index: LocalIndex, source: Source) -> Part:
-        """The pixels that are described.
+    def part(self, index: LocalIndex, source: Source) -> tuple[UInt8[np.ndarray, "h w 3"], Part]:
+        """The pixels that are described, and where in the picture they lie.
 
         Raises:
             Problem: see :meth:`content`.
@@ -173,9 +148,10 @@ class Queries:
         )
         width, height = picture.full_size_px
         if source.box is None:
-            return Part(picture.pixels, (0, 0, width, height), (width, height))
+            return picture.pixels, Part((0, 0, width, height), (width, height))
         x1, y1, x2, y2 = (round(edge) for edge in source.box)
-        return Part(picture.pixels, (max(x1, 0), max(y1, 0), min(x2, width), min(y2, height)), (width, height))
+        box = (max(x1, 0), max(y1, 0), min(x2, width), min(y2, height))
+        return picture.pixels, Part(box, (width, height))
 
     def explained(self, index: LocalIndex, query: Source, result: Source) -> tuple[Explanation, Part, Part]:
         """Where the similarity of two pictures comes from; see :func:`coocnet.explain.explain`.
@@ -191,16 +167,18 @@ class Queries:
         found = self._explanations.get(key)
         if found is None:
             describer, whitening = self.describer(index), index.whitening()
-            parts = [self.part(index, one) for one in (query, result)]
-            asked, other = (describer.maps_of(part.pixels) for part in parts)
+            (pixels, asked_part), (other_pixels, other_part) = (self.part(index, one) for one in (query, result))
+            asked, other = describer.maps_of(pixels), describer.maps_of(other_pixels)
             centre = None if whitening is not None else self._mean_row(index)
             explanation = explain(asked, other, describer.recipe, whitening=whitening, centre=centre)
-            found = explanation, parts[0], parts[1]
+            found = explanation, asked_part, other_part
             self._explanations.put(key, found)
         return found
 
-    def heat(self, index: LocalIndex, source: Source, kind: str) -> tuple[Float[np.ndarray, "rows columns"], Part]:
-        """Sums over channels of a picture's map, or of its direct co-occurrence.
+    def heat(
+        self, index: LocalIndex, source: Source, kind: str
+    ) -> tuple[Float[np.ndarray, "rows columns"], UInt8[np.ndarray, "h w 3"], Part]:
+        """Sums over channels of a picture's map or of its direct co-occurrence, with the pixels they are of.
 
         Raises:
             Problem: see :meth:`content`.
@@ -208,12 +186,12 @@ class Queries:
         """
         from coocnet.poolings import direct_cooccurrence  # noqa: PLC0415 - loads torch, only where needed
 
-        describer, part = self.describer(index), self.part(index, source)
-        a = describer.map_of(part.pixels)
+        describer, (pixels, part) = self.describer(index), self.part(index, source)
+        a = describer.map_of(pixels)
         if kind == "cooccurrence":
             a = direct_cooccurrence(a, describer.recipe)
         sums: np.ndarray = a[0].sum(0).float().cpu().numpy()
-        return sums, part
+        return sums, pixels, part
 
     def warm_up(self, index: LocalIndex) -> None:
         """Describes a plain picture in every way once, so that no client waits for what the first time takes.

@@ -44,7 +44,7 @@ class Asked:
 
 
 class Service:
-    """An index that is served. Made by :func:`coocnet.serve.make_app`; its threads begin with :meth:`start`.
+    """An index that is served, with the threads that work on it. Made by :func:`coocnet.serve.make_app`.
 
     Attributes:
         settings: how it is served.

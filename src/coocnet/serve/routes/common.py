@@ -8,8 +8,9 @@ import anyio
 from fastapi import Depends, Path, Query, Request
 from pydantic import BeforeValidator
 
+from coocnet.data.images import parse_box
 from coocnet.serve.problems import MEDIA_TYPE, Problem, overloaded
-from coocnet.serve.queries import Source, parse_box
+from coocnet.serve.queries import Source
 from coocnet.serve.service import Service, source_of
 
 _ID = "^[0-9a-f]{32}$"
@@ -36,7 +37,7 @@ async def _source(
         Query(max_length=_BOX_LETTERS, description="Only this part: x1,y1,x2,y2 in pixels of the upright picture."),
     ] = None,
 ) -> Source:
-    return source_of(picture, upload, parse_box(box))
+    return source_of(picture, upload, None if box is None else parse_box(box))
 
 
 async def _digest(id: Annotated[str, Path(pattern=_ID)]) -> bytes:  # noqa: A002 - the name in the path

@@ -11,13 +11,13 @@ from fastapi import APIRouter, Depends, Query, Response
 from fastapi.responses import JSONResponse
 from PIL import Image
 
-from coocnet.data.images import Box
+from coocnet.data.images import parse_box
 from coocnet.errors import InputError
 from coocnet.index.gallery import checked_rows
 from coocnet.serve import models
 from coocnet.serve.desks import Asking
 from coocnet.serve.pictures import reduced
-from coocnet.serve.queries import Part, Source, parse_box
+from coocnet.serve.queries import Part, Source
 from coocnet.serve.routes.common import (
     PICTURE_BODY,
     PROBLEMS,
@@ -114,7 +114,7 @@ async def search_by_image(
     box: Annotated[str | None, Query(max_length=200, description="Only this part: x1,y1,x2,y2.")] = None,
 ) -> models.Found:
     """Send a picture and search with it, in one request."""
-    part: Box | None = parse_box(box)
+    part = None if box is None else parse_box(box)
     digest, _ = await service.look_up(lambda _: service.queries.take(content))
     row = await _row(service, Source(digest, uploaded=True, box=part))
     return await service.search(row, asked, identical=digest if part is None else None)
@@ -172,10 +172,10 @@ async def heatmap(
     """Where the network fires, or where its channels fire together, in a picture or a part of it."""
     from coocnet.viz import heat_over  # noqa: PLC0415 - only where needed
 
-    sums, part = await service.compute(lambda index: service.queries.heat(index, source, kind))
+    sums, pixels, part = await service.compute(lambda index: service.queries.heat(index, source, kind))
     if format == "json":
         return JSONResponse({"kind": kind, **_grid(sums, part)})
-    drawn = await service.decode(lambda _: _png(heat_over(part.pixels, sums)))
+    drawn = await service.decode(lambda _: _png(heat_over(pixels, sums)))
     return Response(drawn, media_type="image/png")
 
 

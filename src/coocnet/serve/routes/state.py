@@ -8,14 +8,13 @@ from fastapi import APIRouter, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from coocnet.serve import models
-from coocnet.serve.gate import Session
+from coocnet.serve.gate import WRONG_TOKEN_COSTS_S, Session
 from coocnet.serve.problems import Problem
 from coocnet.serve.routes.common import PROBLEMS, Serving
 
 state = APIRouter(responses=PROBLEMS)
 
 _SESSION_S = 30 * 24 * 3600
-_WRONG_TOKEN_COSTS_S = 0.5
 
 
 @state.post("/api/session", status_code=204)
@@ -23,7 +22,7 @@ async def begin_session(request: Request, body: models.SessionAsked) -> Response
     """Exchange the token for a cookie, which a browser shows with every picture too."""
     session: Session = request.app.state.session
     if session.is_needed and not session.accepts_token(body.token):
-        await asyncio.sleep(_WRONG_TOKEN_COSTS_S)
+        await asyncio.sleep(WRONG_TOKEN_COSTS_S)
         raise Problem(401, "token", "this is not the token of this service")
     answer = Response(status_code=204)
     answer.set_cookie(
