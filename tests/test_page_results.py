@@ -163,6 +163,17 @@ def test_results_marked_as_right_are_searched_with_as_well(page, serving, collec
     assert [hit["id"] for hit in without] == [hit["id"] for hit in plain]
 
 
+def test_a_search_with_marks_that_are_gone_goes_on_without_them(
+    page, complaints, serving, collection, address
+) -> None:
+    gone = "0" * 32
+    complaints.allow("status of 422")
+    page.goto(f"{address}&relevant={gone}")
+    expect(page.get_by_role("alert")).to_contain_text(gone)
+    page.get_by_role("button", name="Without those marked as right").click()
+    expect_same(page, serving, picture=collection.id_of(NAME))
+
+
 def test_marks_are_cleared_at_once(page, serving, collection, address) -> None:
     page.goto(address)
     plain = expect_same(page, serving, picture=collection.id_of(NAME))

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import inspect
 import json
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,7 @@ from asking import client_of, id_of, problem, shelved
 from coocnet.describe import Describer
 from coocnet.explain import explain
 from coocnet.index import Hit, open_index
+from coocnet.ranking import RERANKINGS, Reciprocal
 from coocnet.serve.routes import ROUTERS
 
 
@@ -186,7 +189,8 @@ def test_heat_maps_are_sums_over_channels(client, query, quick):
     [
         ({}, "picture=ID or upload=ID"),
         ({"picture": "0" * 32, "upload": "0" * 32}, "picture=ID or upload=ID"),
-        ({"picture": "zz"}, "picture"),
+        ({"picture": "zz"}, "got 'zz'"),
+        ({"picture": "z" * 5000}, "zzz…'"),
         ({"picture": "KNOWN", "box": "1,2,3"}, "1,2,3"),
         ({"picture": "KNOWN", "box": "9,2,3,4"}, "9,2,3,4"),
         ({"picture": "KNOWN", "box": "1,2,nan,4"}, "nan"),
@@ -194,7 +198,7 @@ def test_heat_maps_are_sums_over_channels(client, query, quick):
         ({"picture": "KNOWN", "threshold": "high"}, "high"),
         ({"picture": "KNOWN", "expansion": "magic"}, "magic"),
         ({"picture": "KNOWN", "reranking": "magic"}, "magic"),
-        ({"picture": "KNOWN", "limit": 0}, "limit"),
+        ({"picture": "KNOWN", "limit": 0}, "limit: Input should be greater than or equal to 1, got '0'"),
         ({"picture": "KNOWN", "offset": 1990, "limit": 20}, "2000"),
         ({"picture": "KNOWN", "relevant": "f" * 32}, "f" * 32),
     ],
@@ -206,6 +210,31 @@ def test_what_cannot_be_searched_for_is_refused_and_quoted(client, shelf, params
     assert answer.status_code == 422, answer.text
     assert answer.headers["content-type"] == "application/problem+json"
     assert says in answer.json()["detail"]
+
+
+def test_a_re_ranking_that_is_being_made_ready_keeps_no_other_search_waiting(shelf, monkeypatch: pytest.MonkeyPatch):
+    begun, release = threading.Event(), threading.Event()
+
+    def slow(rows: np.ndarray) -> Reciprocal:
+        begun.set()
+        assert release.wait(30)
+        return Reciprocal.build(rows)
+
+    monkeypatch.setitem(RERANKINGS, "reciprocal", slow)
+    params = {"picture": shelf.id(0), "limit": 5}
+    with client_of(shelf.place) as client, ThreadPoolExecutor() as asking:
+        waiting = asking.submit(client.get, "/api/search", params={**params, "reranking": "reciprocal"})
+        try:
+            assert begun.wait(30)
+            assert len(client.get("/api/search", params=params).json()["hits"]) == 5
+            assert not waiting.done()
+        finally:
+            release.set()
+        assert len(waiting.result().json()["hits"]) == 5
+
+
+def test_a_token_that_is_amiss_is_not_repeated(client):
+    assert "secret" not in client.post("/api/session", json={"token": "secret" * 200}).text
 
 
 def test_an_id_that_is_unknown_is_said_to_be(client):

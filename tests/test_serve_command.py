@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import http.client
 import json
+import resource
 import shutil
 import signal
 import socket
@@ -11,6 +13,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -106,6 +109,66 @@ def test_connections_that_say_nothing_are_closed(shelf):
         finally:
             process.send_signal(signal.SIGTERM)
     assert process.returncode == 0
+
+
+def test_more_connections_than_it_holds_are_closed_and_the_next_ones_answered(shelf):
+    most, beyond = 1000, 20
+    own, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < 2 * most:
+        pytest.skip(f"this machine allows {hard} open files")
+    code = (
+        "import resource\n"
+        f"resource.setrlimit(resource.RLIMIT_NOFILE, (256, {hard}))\n"
+        "from coocnet.serve import Settings, serve\n"
+        f"serve(Settings({str(shelf.place)!r}), port=0, ready=lambda name, url, token: print(url, flush=True))"
+    )
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(own, 2 * most), hard))
+    command = [sys.executable, "-c", code]
+    with ExitStack() as held, subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        url = process.stdout.readline().strip()
+        address = urlsplit(url)
+        try:
+            idle = [
+                held.enter_context(socket.create_connection((address.hostname, address.port), timeout=10))
+                for _ in range(most + beyond)
+            ]
+            for connection in idle[most:]:
+                with suppress(ConnectionResetError):
+                    assert not connection.recv(1)
+            for connection in idle:
+                connection.close()
+            ready(url)
+            assert httpx.get(f"{url}api/info").status_code == 200
+        finally:
+            process.send_signal(signal.SIGTERM)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (own, hard))
+    assert process.returncode == 0
+
+
+def test_what_is_no_request_is_answered_by_a_problem_document(serves, shelf):
+    address = urlsplit(serves(shelf.place).url)
+    with socket.create_connection((address.hostname, address.port), timeout=10) as connection:
+        connection.sendall(b"what is this\r\n\r\n")
+        answer = http.client.HTTPResponse(connection)
+        answer.begin()
+        assert answer.status == 400
+        assert answer.headers["Content-Type"] == "application/problem+json"
+        assert json.loads(answer.read())["type"] == "urn:coocnet:problem:request"
+
+
+def test_the_head_of_an_answer_can_be_asked_for_alone(serves, shelf):
+    url = serves(shelf.place).url
+    for path in (
+        "",
+        "static/app.js",
+        f"api/pictures/{shelf.id(0)}/original",
+        f"api/pictures/{shelf.id(0)}/thumbnail",
+    ):
+        whole, head = httpx.get(url + path), httpx.head(url + path)
+        assert head.status_code == whole.status_code == 200
+        assert head.headers["content-length"] == whole.headers["content-length"]
+        assert head.headers["content-type"] == whole.headers["content-type"]
+        assert not head.content
 
 
 def test_an_answer_that_nobody_takes_is_given_up(tmp_path, quick):

@@ -228,9 +228,9 @@ def test_a_picture_taken_out_is_gone_from_searches_and_can_be_taken_back(own, qu
     known = own.id(2)
     with client_of(own.place) as client:
         assert client.delete(f"/api/pictures/{known}").status_code == 204
-        assert id not in {
-            hit["id"] for hit in client.get("/api/search", params={"picture": own.id(0)}).json()["hits"]
-        }
+        found = client.get("/api/search", params={"picture": own.id(0), "limit": len(own.paths)}).json()["hits"]
+        assert known not in [hit["id"] for hit in found]
+        assert len(found) == len(own.paths) - 1
         problem(client.get(f"/api/pictures/{known}/original"), 404, "unknown-picture")
         problem(client.delete(f"/api/pictures/{known}"), 404, "unknown-picture")
         assert client.get("/api/removed").json() == {"pictures": [{"id": known, "names": [own.paths[2].name]}]}
@@ -241,6 +241,20 @@ def test_a_picture_taken_out_is_gone_from_searches_and_can_be_taken_back(own, qu
         assert client.post(f"/api/pictures/{known}/restore").json()["names"] == [own.paths[2].name]
         problem(client.post(f"/api/pictures/{known}/restore"), 404, "unknown-picture")
         assert own.paths[2].name in listed(client)
+
+
+def test_a_picture_taken_out_that_is_added_again_is_taken_back_and_not_stored_twice(own, tmp_path):
+    folder = tmp_path / "added"
+    folder.mkdir()
+    known, content = own.id(2), own.paths[2].read_bytes()
+    with client_of(own.place, add_to=str(folder)) as client:
+        client.delete(f"/api/pictures/{known}")
+        assert client.post("/api/pictures", content=content).json()["names"] == [own.paths[2].name]
+        assert not list(folder.iterdir())
+        client.delete(f"/api/pictures/{known}")
+        own.paths[2].unlink()
+        assert client.post("/api/pictures", content=content).status_code == 201
+        assert [path.read_bytes() for path in folder.iterdir()] == [content]
 
 
 def test_a_picture_whose_file_is_away_stays_among_those_taken_out(own):

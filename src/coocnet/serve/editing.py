@@ -26,7 +26,7 @@ def add(
 ) -> bytes:
     """Takes a picture into the collection: into the folder as a file, and into the index; gives its digest.
 
-    A picture that is there already is left as it is.
+    A picture that is there already is left as it is, and one that was taken out is taken back.
 
     Raises:
         ImageError: no picture, or one that cannot be described; then no file is left behind.
@@ -34,6 +34,9 @@ def add(
     """
     digest = content_digest(content)
     if any(_holds(path, digest) for path in index.files_of(digest)):
+        return digest
+    if any(_holds(path, digest) for path in index.removed().get(digest, [])):
+        index.restore([digest], describer=lambda: describer(index))
         return digest
     kind = measured(content, "the picture").format
     path = _free_place(folder, name, digest, kind)

@@ -112,6 +112,9 @@ class Gate:
             return
         started = time.perf_counter()
         answer = _Answer(scope, send, self._settings.transfer_time_s)
+        method = _method(scope)
+        if method == "HEAD":
+            scope = {**scope, "method": "GET"}  # the same but for the body, which the server leaves out
         try:
             await self._passed(scope, receive, answer)
         except Problem as problem:
@@ -121,12 +124,12 @@ class Gate:
         except ClientDisconnect:
             pass
         except Exception:  # noqa: BLE001 - whatever it is, the client is told, and the log
-            log.exception("%s %s", _method(scope), scope["path"])
+            log.exception("%s %s", method, scope["path"])
             if answer.status is None:
                 await problem_of_service().response()(scope, receive, answer.send)
         finally:
             route = getattr(scope.get("route"), "path", "other")
-            self._metrics.requests.labels(_method(scope), route, answer.status or _GONE).inc()
+            self._metrics.requests.labels(method, route, answer.status or _GONE).inc()
             self._metrics.seconds.labels(route).observe(time.perf_counter() - started)
 
     async def _passed(self, scope: Scope, receive: Receive, answer: _Answer) -> None:

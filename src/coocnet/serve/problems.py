@@ -28,6 +28,7 @@ MEDIA_TYPE = "application/problem+json"
 _TRY_AGAIN_S = 2
 _TRY_WHEN_WRITTEN_S = 5
 _FIELDS_TOLD = 10
+_LETTERS_TOLD = 60
 _WORDS = {"(--allow-empty)": '("allow_empty": true)'}
 """What messages call by the name of the command's option, and how it is called over HTTP."""
 
@@ -162,7 +163,18 @@ def answer_with_problems(app: FastAPI, places: Places) -> None:
 
 
 def _told(errors: Iterable[Mapping[str, Any]]) -> str:
-    """What is wrong with the fields of a request, without the values, which may be long."""
+    """What is wrong with the fields of a request."""
     listed = list(errors)
-    lines = [f"{'.'.join(str(part) for part in one['loc'])}: {one['msg']}" for one in listed[:_FIELDS_TOLD]]
+    lines = [
+        f"{'.'.join(str(part) for part in one['loc'])}: {one['msg']}{_quoted(one)}" for one in listed[:_FIELDS_TOLD]
+    ]
     return "; ".join(lines) + ("; …" if len(listed) > _FIELDS_TOLD else "")
+
+
+def _quoted(error: Mapping[str, Any]) -> str:
+    """The value that is wrong, if it is a single one, and no secret."""
+    given = error.get("input")
+    if not isinstance(given, str | int | float) or "token" in error["loc"]:
+        return ""
+    shown = repr(given if not isinstance(given, str) or len(given) <= _LETTERS_TOLD else given[:_LETTERS_TOLD] + "…")
+    return f", got {shown[: 2 * _LETTERS_TOLD]}"

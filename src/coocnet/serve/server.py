@@ -19,9 +19,11 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from coocnet.errors import InputError
 from coocnet.serve.app import make_app
+from coocnet.serve.problems import Problem
 from coocnet.serve.settings import Settings, is_loopback
 
 _CONNECTIONS = 1000
+_OTHER_FILES = 1000
 _KEPT_OPEN_S = 15
 _EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104 - told apart here, and listened at where the user says so
 
@@ -33,6 +35,8 @@ class _Protocol(H11Protocol):
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
+        if len(self.connections) > _CONNECTIONS:
+            transport.abort()
         self._clock: asyncio.TimerHandle | None = self.loop.call_later(self.head_time_s, self._close)
 
     def data_received(self, data: bytes) -> None:
@@ -46,6 +50,15 @@ class _Protocol(H11Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_clock()
         super().connection_lost(exc)
+
+    def send_400_response(self, msg: str) -> None:
+        # Not even a request: the application, which answers all others, never sees it.
+        answer = Problem(400, "request", msg).response()
+        headers = [*answer.raw_headers, (b"x-content-type-options", b"nosniff"), (b"connection", b"close")]
+        begin, body = h11.Response(status_code=400, headers=headers), h11.Data(data=bytes(answer.body))
+        for event in (begin, body, h11.EndOfMessage()):
+            self.transport.write(self.conn.send(event) or b"")
+        self.transport.close()
 
     def _look_at_clock(self) -> None:
         """Has the clock run while a head has begun and not ended."""
@@ -127,6 +140,7 @@ def serve(
     app = make_app(settings)
     service = app.state.service
     listening = _listening(host, port)
+    _raise_open_files()
     protocol = type("Protocol", (_Protocol,), {"head_time_s": settings.transfer_time_s})
     config = uvicorn.Config(
         app,
@@ -157,6 +171,19 @@ def serve(
 
     with listening:
         _Server(config, service.closing, answering).run(sockets=[listening])
+
+
+def _raise_open_files() -> None:
+    """Has the system allow as many open files as connections need, and pictures beside them, if it can."""
+    try:
+        import resource  # noqa: PLC0415 - only some systems have such a limit
+    except ImportError:
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _CONNECTIONS + _OTHER_FILES
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
 
 
 def _check_certificate(certificate: str, key: str | None) -> None:

@@ -30,6 +30,8 @@ T = TypeVar("T")
 
 _INFO_STANDS_S = 2.0
 _LEAST_THREADS = 2
+_MOST_DECODING = 4
+_RERANKINGS_WAIT = 8
 _RECEIVED_AT_ONCE = 16
 
 
@@ -75,10 +77,12 @@ class Service:
         self._ready = ""
         threads = max(_LEAST_THREADS, os.cpu_count() or 1)
         self._lookups = Desk("lookup", self.open, threads=threads, waiting=4 * settings.at_once)
-        self._decode = Desk("decode", self.open, threads=threads, waiting=4 * settings.at_once)
+        self._decode = Desk("decode", self.open, threads=min(threads, _MOST_DECODING), waiting=4 * settings.at_once)
         self._compute = Desk("compute", self.open, threads=_LEAST_THREADS, waiting=settings.at_once)
         self._writer = Desk("write", self.open, threads=1, waiting=8)
         self._search = SearchDesk(self.open, waiting=settings.at_once, batched=self.metrics.batch.observe)
+        # What a re-ranking needs may take minutes to make, and other searches do not wait for it.
+        self._rerank = SearchDesk(self.open, waiting=_RERANKINGS_WAIT)
         self._shares = Shares()
         self._cut = LearnedCut(self._compute)
         self.jobs = SyncJobs(settings, self.places, changed=self._changed)
@@ -108,7 +112,7 @@ class Service:
 
     def _close(self) -> None:
         self.jobs.close(self.settings.closing_time_s)
-        for desk in (self._lookups, self._decode, self._compute, self._writer, self._search):
+        for desk in (self._lookups, self._decode, self._compute, self._writer, self._search, self._rerank):
             desk.close()
 
     async def health(self) -> models.Health:
@@ -181,9 +185,10 @@ class Service:
         asking = asked.asking
         if asking.threshold == "auto":
             asking = replace(asking, cut=await self._cut.needed())
+        desk = self._search if asking.reranking == "none" else self._rerank
         wanted = files = asked.offset + asked.limit + 1
         while True:
-            answer = await self._search.search(row, replace(asking, k=files), relevant=asked.relevant)
+            answer = await desk.search(row, replace(asking, k=files), relevant=asked.relevant)
             different = _different(answer.hits)
             if len(different) >= wanted or len(answer.hits) < files:
                 break
@@ -274,7 +279,8 @@ class Service:
     def _changed(self) -> None:
         self._change = object()
         self._info_stands_until = 0.0
-        self._search.look_anew()
+        for desk in (self._search, self._rerank):
+            desk.look_anew()
 
     async def sync(self, asked: models.SyncAsked) -> Job:
         """Begins to bring folders up to date.

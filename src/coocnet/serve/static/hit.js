@@ -109,7 +109,8 @@ export function nothingFound({ threshold, nearest }) {
 }
 
 /** @param {Error} error */
-export function didNotWork(error) {
+export function didNotWork(error, { relevant } = { relevant: [] }) {
+  const without = () => go({ relevant: [], view: "" });
   return el(
     "div.empty",
     {},
@@ -118,7 +119,8 @@ export function didNotWork(error) {
     el(
       "div.row",
       {},
-      el("button.primary", { type: "button", onclick: choose }, "Choose a file"),
+      relevant.length && el("button.primary", { type: "button", onclick: without }, "Without those marked as right"),
+      el(`button${relevant.length ? "" : ".primary"}`, { type: "button", onclick: choose }, "Choose a file"),
       el("a.button", { href: "/" }, "To the collection"),
     ),
   );
