@@ -1,12 +1,12 @@
 # make demo    set everything up and find some pictures        make demo PHOTOS=~/Pictures [OUTPUT=DIR]   in your own
-# make test    the tests          make check   lint, types, import direction          make bench   measure
+# make test    the fast tests    make test-all    all tests    make check    lint, types, imports    make bench    measure
 
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test test-slow check bench clean
+.PHONY: demo test test-all check bench clean
 
 demo: $(VENV)/.runs
 	@$(BIN)/python examples/demo.py $(if $(PHOTOS),--photos "$(PHOTOS)") $(if $(OUTPUT),--output "$(OUTPUT)")
@@ -14,8 +14,8 @@ demo: $(VENV)/.runs
 test: $(VENV)/.develops
 	$(BIN)/python -m pytest
 
-test-slow: $(VENV)/.develops
-	$(BIN)/python -m pytest -m slow
+test-all: $(VENV)/.develops
+	$(BIN)/python -m pytest -m "slow or not slow"
 
 check: $(VENV)/.develops
 	$(BIN)/ruff check

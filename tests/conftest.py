@@ -36,6 +36,13 @@ if TYPE_CHECKING:
 torch.set_num_threads(1)  # the maps are small: more threads wait for one another longer than they compute
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What drives a browser or a server of its own is slow."""
+    for item in items:
+        if not {"browser", "collection", "serves", "serving"}.isdisjoint(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture(autouse=True)
 def own_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
     """No test sees or touches the user's cache, settings or weights."""

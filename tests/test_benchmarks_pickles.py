@@ -109,6 +109,7 @@ values = st.recursive(
 )
 
 
+@pytest.mark.slow
 @given(values, st.sampled_from(PROTOCOLS))
 @settings(max_examples=150, deadline=None)
 def test_any_plain_value_is_read_as_pickle_reads_it(value: object, protocol: int) -> None:

@@ -48,6 +48,7 @@ def library(tmp_path_factory: pytest.TempPathFactory, scenes, random_weights: Pa
     return folder
 
 
+@pytest.mark.slow
 def test_index_search_montage_heatmap_and_info_work_together(photos, recipe_file, tmp_path, scenes) -> None:
     run = partial(coocnet, tmp_path)
     done = run("index", photos, "--recipe", recipe_file)

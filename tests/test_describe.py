@@ -335,6 +335,7 @@ def test_another_error_of_the_network_is_no_matter_of_memory(recipe: Recipe, gre
         list(describer.stream(greys, describer.load))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux holds a process to an amount of memory")
 def test_a_sync_goes_on_past_a_picture_that_memory_really_does_not_suffice_for(
     recipe: Recipe, photos: Path, place: Path

@@ -102,6 +102,7 @@ def test_a_row_of_an_engine_is_the_same_alone_and_in_any_batch(pictures: list[np
     np.testing.assert_allclose(describer.describe_pixels(np.stack(some)), rows_of(describer, some), atol=2e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", here(*FAST))
 @pytest.mark.parametrize("backbone", BACKBONES)
 def test_every_engine_computes_every_backbone(

@@ -47,6 +47,7 @@ def test_importing_loads_no_torch_and_says_nothing(module: str) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
+@pytest.mark.slow
 def test_the_check_above_can_fail() -> None:
     assert (
         "torch was loaded"

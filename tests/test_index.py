@@ -720,6 +720,7 @@ with open_index(sys.argv[1]) as index:
 """
 
 
+@pytest.mark.slow
 def test_a_read_only_index_is_searched_and_its_sync_refused(place, photos, recipe, describer, tmp_path) -> None:
     sync(place, photos, recipe, describer)
     (place / LOCK_NAME).unlink(missing_ok=True)
@@ -739,6 +740,7 @@ def test_a_read_only_index_is_searched_and_its_sync_refused(place, photos, recip
     assert done.stdout.startswith("refused:")
 
 
+@pytest.mark.slow
 def test_two_processes_that_make_one_index_at_once_agree(place, photos, recipe) -> None:
     code = (
         "import sys; from coocnet.index import open_index; from coocnet.recipe import Recipe\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -17,12 +18,12 @@ from indexing import Unused, named, put, synthetic_rows
 from test_index_kept import flipped, flips
 
 pytest.importorskip("faiss")
-COUNT = 3000
+COUNT, KEEP_FROM = 3000, 100
 
 
 @pytest.fixture(autouse=True)
 def keeps(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kept, "KEEP_FROM", 100)
+    monkeypatch.setattr(kept, "KEEP_FROM", KEEP_FROM)
 
 
 @pytest.fixture
@@ -30,12 +31,21 @@ def rows() -> np.ndarray:
     return synthetic_rows(COUNT)
 
 
-@pytest.fixture
-def built(place, rows) -> Path:
-    put(place, named(rows))
-    with open_index(place) as index:
+@pytest.fixture(scope="module")
+def built_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An index with an approximate search. Not to be written to."""
+    place = tmp_path_factory.mktemp("built") / "photos.cooc"
+    put(place, named(synthetic_rows(COUNT)))
+    with pytest.MonkeyPatch.context() as patch, open_index(place) as index:
+        patch.setattr(kept, "KEEP_FROM", KEEP_FROM)
         index.build_ann()
     return place
+
+
+@pytest.fixture
+def built(place: Path, built_once: Path) -> Path:
+    """The same, free to be changed."""
+    return Path(shutil.copytree(built_once, place, dirs_exist_ok=True))
 
 
 def alike(rows: np.ndarray) -> np.ndarray:

@@ -17,6 +17,7 @@ def whitened_from_8(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(layer, "WHITEN_FROM_PICTURES", 8)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("whitened_from_8")
 def test_a_whitening_is_learned_when_the_collection_is_large_enough_and_again_when_it_doubled(
     place, photos, recipe, describer

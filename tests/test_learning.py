@@ -62,6 +62,7 @@ def test_the_channel_mean_equals_plain_loops_over_the_maps(
     assert (learned.pictures, learned.skipped) == (4, [])
 
 
+@pytest.mark.slow
 def test_the_channel_mean_is_a_centre_that_float32_holds_exactly_in_few_digits(
     centred: Recipe, pictures: list[Path]
 ) -> None:
@@ -158,6 +159,7 @@ def test_what_no_centre_can_be_learned_from_or_written_to_is_refused(
     assert {path: path.read_bytes() for path in tmp_path.rglob("*.*") if path.is_file()} == before
 
 
+@pytest.mark.slow
 def test_an_interrupted_centre_leaves_what_was_there(photos: Path, centred_file: Path, tmp_path: Path) -> None:
     for copy in range(30):
         for path in sorted(photos.glob("instance*")):

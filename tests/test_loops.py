@@ -221,6 +221,7 @@ def test_a_threshold_beyond_all_floats_leaves_nothing_active(operator) -> None:
     assert not operator(a.bfloat16(), radius_cells=1, threshold=1e39).any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "start",
     ["import sys; sys.modules['numba'] = None", "import os; os.environ['NUMBA_DISABLE_JIT'] = '1'"],

@@ -369,6 +369,7 @@ def test_overlapping_things_are_told_apart_better_than_by_similarity_alone(name:
     assert _mean_precision(found, label, asked) > plain + 0.02
 
 
+@pytest.mark.slow
 def test_no_step_holds_a_square_of_the_database() -> None:
     rows, _ = _clusters(6000, d=8, things=300)
     square = 4 * len(rows) ** 2

@@ -515,6 +515,7 @@ def test_a_result_of_another_ground_truth_is_made_anew(bench, monkeypatch) -> No
     assert again.benchmark.sha256 != before.benchmark.sha256
 
 
+@pytest.mark.slow
 def test_the_baseline_is_whitened_by_its_own_unless_another_is_asked_for(checkpoint, tmp_path) -> None:
     row = next(row for row in TABLES["table7"].rows if "tuned" in row.label)
     bench = Bench(Rendered(tmp_path), Laboratory(tmp_path), tmp_path / "results", Change(None, 64))
@@ -555,6 +556,7 @@ LEARNED = TABLES["table4"].rows[2]
 DIRECT = TABLES["table4"].rows[1]
 
 
+@pytest.mark.slow
 def test_the_rows_of_the_learned_filter_are_those_of_its_recipe(bench, tmp_path) -> None:
     bench.filter = _filter(tmp_path / "one.safetensors", recipe="weights = '/home/me/own.safetensors'")
     made = bench.outcome(LEARNED, "oxford5k").result
@@ -597,6 +599,7 @@ def test_a_result_of_another_filter_is_not_taken_for_this_ones(bench, tmp_path) 
     assert bench.outcome(LEARNED, "oxford5k").result.scores == first.scores
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("said", "reason"),
     [

@@ -13,6 +13,8 @@ from coocnet.fetch import sha256_of
 from publishing import OXFORD, World, jpeg
 from serving import Server
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def world(server: Server, monkeypatch: pytest.MonkeyPatch) -> World:

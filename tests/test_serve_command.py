@@ -27,6 +27,8 @@ from coocnet.data.scenes import make_scenes
 from coocnet.index import open_index
 from coocnet.serve import Settings
 
+pytestmark = pytest.mark.slow
+
 
 def ready(url: str) -> None:
     until = time.monotonic() + 60

@@ -16,6 +16,8 @@ from coocnet.index import open_index
 from coocnet.index.sync import sole_writer
 from coocnet.recipe import Recipe
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def many(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -13,6 +13,8 @@ from schemathesis.checks import CHECKS, load_all_checks
 
 from service import Collection, Service, make_collection, picture_id, serve
 
+pytestmark = pytest.mark.slow
+
 INSTANCES = 4
 MANNERS = settings(
     max_examples=12, derandomize=True, database=None, deadline=None, suppress_health_check=list(HealthCheck)

@@ -131,6 +131,7 @@ def test_a_strong_pull_keeps_the_filter_at_its_start(training) -> None:
     assert distance(0.0) > distance(3.0) > 1e-5 > distance(1e4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("kind", ["dense", "factorised"])
 def test_every_loss_falls_for_every_kind_of_filter(training, kind: str, loss: str, learnable: Recipe) -> None:
@@ -183,6 +184,7 @@ def stopping_at(count: int, error: type[BaseException]):
     return watch
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("error", [KeyboardInterrupt, StoppedError])
 @pytest.mark.parametrize(
     "settings",
@@ -527,6 +529,7 @@ def gate_says(tmp_path: Path, name: str = "f") -> str:
     return str(facts["gate"])
 
 
+@pytest.mark.slow
 def test_the_command_writes_a_filter_a_report_and_a_recipe_that_an_index_takes(
     train_command, run, scenes, tmp_path
 ) -> None:
@@ -547,6 +550,7 @@ def test_the_command_writes_a_filter_a_report_and_a_recipe_that_an_index_takes(
     assert json.loads(found.stdout)["hits"][0]["path"].endswith("instance000_view00.jpg")
 
 
+@pytest.mark.slow
 def test_the_same_command_goes_on_and_another_one_is_refused(train_command) -> None:
     first = train_command()
     assert "Report:" in first.stdout

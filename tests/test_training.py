@@ -22,6 +22,8 @@ from pictures import VIEW_PX, TrainingPicture, is_development, training_pictures
 from student import Student, folded, pool, with_batch_norm
 from teacher import HINTS, TEACHERS
 
+pytestmark = pytest.mark.slow
+
 SETTINGS = distil.Settings(steps=6, passes=3, pairs=2, rise=2, row_dim=3, embedding_dim=4)
 
 
