@@ -16,6 +16,7 @@ from starlette.staticfiles import StaticFiles
 from coocnet import __version__
 from coocnet.serve import models
 from coocnet.serve.gate import Gate, Session
+from coocnet.serve.memory import give_back_at_intervals
 from coocnet.serve.problems import answer_with_problems
 from coocnet.serve.routes import ROUTERS
 from coocnet.serve.service import Service
@@ -42,9 +43,10 @@ def make_app(settings: Settings) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         del app
-        starting = asyncio.create_task(service.start())
+        tasks = [asyncio.create_task(one) for one in (service.start(), give_back_at_intervals())]
         yield
-        starting.cancel()
+        for task in tasks:
+            task.cancel()
         await service.close()
 
     app = FastAPI(

@@ -42,12 +42,18 @@ def begun(asked: Mapping[str, Any]) -> Iterator[subprocess.Popen[str]]:
             :class:`coocnet.describe.Describer`), "folders", "options" of :meth:`coocnet.index.LocalIndex.sync`, and
             "places", which are kept out of what it tells.
     """
+    # An interruption at the terminal is the service's, which then says so here. In a session of its own the process
+    # would not hear of one, but Linux shares the processor out by session before it looks at who is nice.
     with subprocess.Popen(
-        [sys.executable, "-c", "from coocnet.serve.syncing import main; main()"],
+        [
+            sys.executable,
+            "-c",
+            "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)\n"
+            "from coocnet.serve.syncing import main; main()",
+        ],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-        start_new_session=True,  # an interruption at the terminal is the service's, which then says so here
     ) as process:
         assert process.stdin is not None
         with suppress(BrokenPipeError):
