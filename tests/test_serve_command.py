@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import resource
 import shutil
 import signal
@@ -91,6 +92,25 @@ def test_open_event_streams_do_not_keep_it_from_ending(serves, tmp_path):
     assert time.monotonic() - started < Settings("").closing_time_s
     follower.join()
     assert "event: end" not in seen  # it goes on another time
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="finds the process of the sync in /proc")
+def test_an_interruption_at_the_terminal_stops_a_sync_where_the_next_one_goes_on(serves, tmp_path):
+    make_scenes(tmp_path, instances=30, views=3, size_px=300)
+    running = serves(tmp_path / "photos.cooc", tmp_path / "database")
+    until = time.monotonic() + 60
+    while not httpx.get(f"{running.url}api/jobs/1").json()["done"]:
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    threads = Path(f"/proc/{running.process.pid}/task").iterdir()
+    syncing = [int(pid) for thread in threads for pid in (thread / "children").read_text().split()]
+    assert len(syncing) == 1
+    for pid in (*syncing, running.process.pid):  # as the terminal does
+        os.kill(pid, signal.SIGINT)
+    assert running.process.wait(60) == 0
+    assert "before its time" not in running.log.read_text()
+    with open_index(tmp_path / "photos.cooc") as index:
+        assert 0 < index.pictures < 90
 
 
 def test_connections_that_say_nothing_are_closed(shelf):
