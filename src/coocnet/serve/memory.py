@@ -10,7 +10,7 @@ import asyncio
 import ctypes
 from collections.abc import Callable
 
-_EVERY_S = 20.0
+_EVERY_S = 5.0
 
 
 async def give_back_at_intervals() -> None:
