@@ -138,6 +138,38 @@ def indexing() -> str:
     )
 
 
+def serving() -> str:
+    """What clients of the service waited for, without and with a sync beside, and what it held meanwhile."""
+    document = _read("serving")
+    stretches = [document["alone"], document["with_sync"]]
+    columns = ("answers per second", "p50, ms", "p95, ms", "p99, ms")
+    lines = pages.head(["request", *columns, *(f"{column}, with a sync" for column in columns)])
+    kinds = [("all", "all requests"), ("searches", "all searches")]
+    kinds += [(kind, kind) for kind in stretches[0]["kinds"]]
+    for key, name in kinds:
+        found = [one.get(key) or one["kinds"][key] for one in stretches]
+        cells = [
+            [f"{one['per_s']:.1f}", *(f"{one[p]:,.0f}" for p in ("p50_ms", "p95_ms", "p99_ms"))] for one in found
+        ]
+        lines.append(pages.row([name, *cells[0], *cells[1]]))
+    sync, memory = stretches[1]["sync"], stretches[1]["own_mb"]
+    minutes = ", ".join(f"{mb:,}" for mb in memory["each_minute"])
+    answers = sum(one["all"]["count"] for one in stretches)
+    errors = sum(one["errors"] for one in stretches)
+    refused = sum(sum(one["refused"].values()) for one in stretches)
+    return "\n".join(
+        [
+            *lines,
+            "",
+            f"{document['clients']} clients without a pause, {document['pictures']:,} pictures, which the sync makes"
+            f" more: {sync['per_s']:.1f} a second. {answers:,} answers, {errors} errors, {refused} refused. Memory of"
+            f" the service's own with the sync beside, MB at each minute: {minutes}; at the end {memory['end']:,}, at"
+            f" most {memory['most']:,}; slope {memory['slope_per_minute']:.1f} MB a minute."
+            f" {_made({**document, 'threads': 2})}.",
+        ]
+    )
+
+
 def percent(share: dict[str, float]) -> str:
     """A share with its spread."""
     low, median, high = (f"{100 * share[key]:.0f}" for key in ("lowest", "median", "highest"))
@@ -163,7 +195,8 @@ def _read(name: str) -> dict[str, Any]:
 
 def main() -> None:
     """Writes the tables into the page."""
-    tables = {"cooccurrence": cooccurrence(), "engines": engines(), "decoding": decoding(), "indexing": indexing()}
+    made = (cooccurrence, engines, decoding, indexing, serving)
+    tables = {one.__name__: one() for one in made}
     pages.written(PAGE, tables, by="speed_page.py")
 
 
