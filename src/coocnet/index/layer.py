@@ -8,7 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from coocnet.errors import WhiteningError, printable
-from coocnet.index.store import Store, StoredWhitening
+from coocnet.index.facts import StoredWhitening
+from coocnet.index.store import Store
 from coocnet.recipe import Recipe
 from coocnet.whitening import Whitening, fit_pairs, fit_pca, shipped_whitening
 

@@ -15,11 +15,12 @@ from coocnet.errors import InputError
 from coocnet.fetch import Progress
 from coocnet.index import editing, kept, layer, names
 from coocnet.index.approximate import ApproximateInfo
+from coocnet.index.facts import mismatch
 from coocnet.index.gallery import Hit, check_count, check_names, check_threshold, checked_rows
 from coocnet.index.info import IndexInfo, info_of
 from coocnet.index.prepared import Prepared
 from coocnet.index.searchable import Searchable
-from coocnet.index.store import Store, mismatch
+from coocnet.index.store import Store
 from coocnet.index.sync import RowSource, SyncProgress, SyncReport, sole_writer, synchronise
 from coocnet.recipe import Recipe
 from coocnet.whitening import Whitening
@@ -603,7 +604,7 @@ class LocalIndex:
         if not hasattr(given, "stream"):
             raise InputError(f"a describer is a Describer, or a function that makes one, got {given!r}")
         if given.recipe.row_fingerprint() != self.recipe.row_fingerprint():
-            raise mismatch(self._store.location, self.recipe, given.recipe)
+            raise mismatch(self._store.place, self.recipe, given.recipe)
         return given
 
 

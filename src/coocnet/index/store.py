@@ -7,25 +7,23 @@ points to the row of its bytes, so a renamed or copied file finds its row again.
 from __future__ import annotations
 
 import os
-import reprlib
 import secrets
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 
 from coocnet.data.walk import FileStamp
-from coocnet.errors import ForeignIndexError, RecipeMismatchError, printable
+from coocnet.errors import ForeignIndexError, printable
 from coocnet.index import removals
 from coocnet.index.database import Database, now, put_meta
+from coocnet.index.facts import NO_WHITENING, Facts, StoredWhitening
 from coocnet.recipe import Recipe
 from coocnet.whitening import Whitening
 
-_NO_WHITENING = "0"
 _AT_ONCE = 500
 
 
@@ -40,15 +38,6 @@ class Described:
 
 
 @dataclass(frozen=True)
-class StoredWhitening:
-    """A whitening with its version and whether it was learned on this collection."""
-
-    version: int
-    learned_here: bool
-    whitening: Whitening
-
-
-@dataclass(frozen=True)
 class SyncedFolder:
     """A folder of the collection: how many pictures of it are here, and when it was last looked through."""
 
@@ -57,10 +46,7 @@ class SyncedFolder:
     synchronised: str
 
 
-_ASKED_AT_ONCE = 500
-
-
-class Store:
+class Store(Facts):
     """What an index holds, over one open connection. Not for use by several threads at once."""
 
     def __init__(self, database: Database) -> None:
@@ -123,78 +109,20 @@ class Store:
 
     # What the index is
 
+    @property
+    def place(self) -> str:
+        """The index's folder, as messages say it."""
+        return os.fspath(self.location)
+
     def meta(self, key: str) -> str | None:
         """A fact about the index as a whole."""
         found = self._database.read("SELECT value FROM meta WHERE key = ?", (key,))
         return str(found[0][0]) if found else None
 
-    @property
-    def recipe(self) -> Recipe:
-        """The recipe the rows were made with; as long as there are none, the one the index was made with."""
-        return _recipe(self.meta("recipe") or "")
-
-    @property
-    def weights_sha256(self) -> str | None:
-        """Digest of the weights the rows were made with; None as long as nothing was described."""
-        return self.meta("weights_sha256")
-
-    def check_recipe(self, recipe: Recipe) -> None:
-        """Refuses a recipe whose rows would differ from those here; where there are none, any will do.
-
-        Raises:
-            RecipeMismatchError: the message lists the fields that differ.
-        """
-        stored = self.recipe
-        if self.weights_sha256 is not None and stored.row_fingerprint() != recipe.row_fingerprint():
-            raise mismatch(self.location, stored, recipe)
-
-    def check_weights(self, weights_sha256: str) -> None:
-        """Refuses other weights than those of the rows here.
-
-        Raises:
-            RecipeMismatchError: other weights.
-        """
-        bound = self.weights_sha256
-        if bound is not None and bound != weights_sha256:
-            raise RecipeMismatchError(
-                f"{printable(self.location)} was made with weights of SHA-256 {bound[:12]}…, "
-                f"not {weights_sha256[:12]}…. Give the weights it was made with (those inside the "
-                "package: install the release of coocnet that made it), or make another index."
-            )
-
-    def adopt(self, recipe: Recipe) -> None:
-        """Takes over a recipe that fits the rows here. To be called by the sole writer.
-
-        Raises:
-            RecipeMismatchError: it does not fit.
-        """
-        self.check_recipe(recipe)
-        if recipe != self.recipe:
-            with self._changing() as db:
-                put_meta(db, "recipe", recipe.to_toml())
-
-    def bind(self, recipe: Recipe, weights_sha256: str, dim: int, engine: str) -> None:
-        """Notes, before the first row, what rows are made with. To be called by the sole writer.
-
-        Recipe, weights and dimensions are those of all rows; engines may be several, since their rows agree.
-
-        Raises:
-            RecipeMismatchError: the rows here were made with another recipe or other weights.
-            WhiteningError: the whitening in force was given for other rows.
-        """
-        self.check_recipe(recipe)
-        self.check_weights(weights_sha256)
-        held = self.whitening()
-        if held is not None:
-            held.whitening.check_fits(recipe.row_fingerprint(), weights_sha256, dim)
+    def _put_facts(self, facts: Mapping[str, str]) -> None:
         with self._changing() as db:
-            facts = {"recipe": recipe.to_toml(), "weights_sha256": weights_sha256, "dim": str(dim)}
-            for key, value in {**facts, "engines": " ".join(sorted({*self.engines(), engine}))}.items():
+            for key, value in facts.items():
                 put_meta(db, key, value)
-
-    def engines(self) -> list[str]:
-        """The engines that rows were described by; none before the first, and of an index older than engines."""
-        return (self.meta("engines") or "").split()
 
     # Pictures and rows
 
@@ -321,8 +249,8 @@ class Store:
     def files_of_each(self, digests: Sequence[bytes]) -> dict[bytes, list[str]]:
         """The files with each of these contents, in order of path; unknown contents are left out."""
         files: dict[bytes, list[bytes]] = {}
-        for start in range(0, len(digests), _ASKED_AT_ONCE):
-            some = digests[start : start + _ASKED_AT_ONCE]
+        for start in range(0, len(digests), _AT_ONCE):
+            some = digests[start : start + _AT_ONCE]
             # One row of text: with other threads at work, each row fetched is a wait for the interpreter's lock.
             query = (
                 "SELECT group_concat(hex(digest) || ' ' || hex(path)) "  # noqa: S608 - only question marks are put in
@@ -423,19 +351,10 @@ class Store:
         version, learned_here, content = found[0]
         return StoredWhitening(version, bool(learned_here), Whitening.from_bytes(content))
 
-    def whitening_declined(self) -> bool:
-        """Whether the user asked for none, so that none is to be learned either."""
-        return self.meta("whitening") == _NO_WHITENING
-
-    def put_storage(self, storage: str) -> None:
-        """Notes how rows are to be kept for searching, a name in ``coocnet.index.kept.STORAGES``."""
-        with self._changing() as db:
-            put_meta(db, "storage", storage)
-
     def put_whitening(self, whitening: Whitening | None, *, learned_here: bool) -> None:
         """Puts a whitening in force as a new version; None for none. Earlier versions stay in the file."""
         with self._changing() as db:
-            version = _NO_WHITENING
+            version = NO_WHITENING
             if whitening is not None:
                 cursor = db.execute(
                     "INSERT INTO whitenings (made, learned_here, content) VALUES (?, ?, ?)",
@@ -448,23 +367,3 @@ class Store:
         """As if none had ever been in force or declined. Earlier versions stay in the file."""
         with self._changing() as db:
             db.execute("DELETE FROM meta WHERE key = 'whitening'")
-
-
-@lru_cache(16)
-def _recipe(text: str) -> Recipe:
-    # Every search asks for the recipe, and to parse it takes longer than much of a search.
-    return Recipe.from_toml(text)
-
-
-def mismatch(location: Path, stored: Recipe, given: Recipe) -> RecipeMismatchError:
-    """The error that lists the fields in which two recipes' rows differ, long values cut."""
-    ours, theirs = stored.row_table(), given.row_table()
-    fields = [name for name in {**ours, **theirs} if ours.get(name) != theirs.get(name)]
-    there, here = ([reprlib.repr(table.get(name)) for name in fields] for table in (ours, theirs))
-    listed = "; ".join(
-        f"{name} {one} there, {other} here" for name, one, other in zip(fields, there, here, strict=True)
-    )
-    return RecipeMismatchError(
-        f"{printable(location)} holds rows of another recipe: {listed}. "
-        "Search it with its own recipe (leave the recipe out), or make another index for this one."
-    )
