@@ -129,17 +129,35 @@ def test_an_upload_that_nobody_keeps_is_told_with_a_way_on(page, serving, compla
     page.goto(f"{serving.url}?upload={'0' * 32}")
     expect(page.get_by_role("heading", name="That did not work")).to_be_visible()
     expect(page.get_by_role("alert")).to_contain_text("no longer kept")
+    expect(page.get_by_role("main")).not_to_contain_text("0")
     page.get_by_role("link", name="To the collection").click()
     expect(page.get_by_role("list", name="Pictures of the collection")).to_be_visible()
 
 
-@pytest.mark.parametrize("address", ["picture=" + "0" * 32, "picture=nonsense", "picture={id}&box=900,900,950,950"])
+@pytest.mark.parametrize("address", ["picture=" + "0" * 32, "picture={id}&box=900,900,950,950"])
 def test_an_address_that_cannot_be_shown_says_why(address, page, serving, collection, complaints) -> None:
     complaints.allow("status of 4(04|22)")
     page.goto(f"{serving.url}?{address.format(id=collection.id_of(NAME))}")
     expect(page.get_by_role("alert")).not_to_be_empty()
     page.get_by_role("link", name="To the collection").click()
     expect(page.get_by_role("list", name="Pictures of the collection")).to_be_visible()
+
+
+@pytest.mark.parametrize("address", ["picture=nonsense", "upload=../info", "picture=../info&view=../info"])
+def test_an_address_that_names_no_picture_says_so_beside_the_collection(address, page, serving) -> None:
+    page.goto(f"{serving.url}?{address}")
+    expect(page.get_by_text("This address names no picture.")).to_be_visible()
+    expect(page.get_by_role("list", name="Pictures of the collection")).to_be_visible()
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"), [("200,180,20,30", "20,30,200,180"), (",,,", None), ("5,5,5,5", None), ("1,2,3", None)]
+)
+def test_a_box_counts_from_any_of_its_corners_and_not_at_all_with_nothing_in_it(
+    written, meant, page, serving, collection
+) -> None:
+    page.goto(f"{serving.url}?picture={collection.id_of(NAME)}&box={written}")
+    expect_same(page, serving, picture=collection.id_of(NAME), **({"box": meant} if meant else {}))
 
 
 def test_the_theme_is_switched_and_remembered(page, serving) -> None:

@@ -151,6 +151,7 @@ def test_results_marked_as_right_are_searched_with_as_well(page, serving, collec
     bar = page.get_by_role("region", name="Marked as right")
     expect(bar).to_contain_text("2 marked as right")
     bar.get_by_role("button", name="Search again with these").click()
+    expect(page.get_by_role("heading", name="Like this picture")).to_be_focused()
     expect(page.get_by_text("Searched with 2 pictures marked as right as well.")).to_be_visible()
     relevant = f"{plain[2]['id']},{plain[5]['id']}"
     again = expect_same(page, serving, picture=collection.id_of(NAME), relevant=relevant)
@@ -163,15 +164,12 @@ def test_results_marked_as_right_are_searched_with_as_well(page, serving, collec
     assert [hit["id"] for hit in without] == [hit["id"] for hit in plain]
 
 
-def test_a_search_with_marks_that_are_gone_goes_on_without_them(
-    page, complaints, serving, collection, address
-) -> None:
-    gone = "0" * 32
-    complaints.allow("status of 422")
-    page.goto(f"{address}&relevant={gone}")
-    expect(page.get_by_role("alert")).to_contain_text(gone)
-    page.get_by_role("button", name="Without those marked as right").click()
-    expect_same(page, serving, picture=collection.id_of(NAME))
+def test_marks_that_are_gone_are_left_out_and_told(page, serving, collection, address) -> None:
+    page.goto(address)
+    right = expect_same(page, serving, picture=collection.id_of(NAME))[3]["id"]
+    page.goto(f"{address}&relevant={right},{'0' * 32}")
+    expect(page.get_by_text("Of those marked as right, 1 left the collection.")).to_be_visible()
+    expect_same(page, serving, picture=collection.id_of(NAME), relevant=right)
 
 
 def test_marks_are_cleared_at_once(page, serving, collection, address) -> None:

@@ -200,7 +200,6 @@ def test_heat_maps_are_sums_over_channels(client, query, quick):
         ({"picture": "KNOWN", "reranking": "magic"}, "magic"),
         ({"picture": "KNOWN", "limit": 0}, "limit: Input should be greater than or equal to 1, got '0'"),
         ({"picture": "KNOWN", "offset": 1990, "limit": 20}, "2000"),
-        ({"picture": "KNOWN", "relevant": "f" * 32}, "f" * 32),
     ],
 )
 def test_what_cannot_be_searched_for_is_refused_and_quoted(client, shelf, params, says):
@@ -233,8 +232,21 @@ def test_a_re_ranking_that_is_being_made_ready_keeps_no_other_search_waiting(she
         assert len(waiting.result().json()["hits"]) == 5
 
 
-def test_a_token_that_is_amiss_is_not_repeated(client):
-    assert "secret" not in client.post("/api/session", json={"token": "secret" * 200}).text
+@pytest.mark.parametrize("body", [{"token": "secret" * 200}, "secret", ["secret"]])
+def test_a_token_that_is_amiss_is_not_repeated(client, body):
+    answer = client.post("/api/session", json=body)
+    assert answer.status_code == 422
+    assert "secret'" not in answer.text
+
+
+def test_pictures_given_as_relevant_that_are_gone_are_left_out_and_named(client, shelf):
+    params = {"picture": shelf.id(0), "limit": 5}
+    right, gone = shelf.id(4), "f" * 32
+    answer = client.get("/api/search", params={**params, "relevant": f"{gone},{right}"}).json()
+    assert answer["gone"] == [gone]
+    assert answer["hits"] == client.get("/api/search", params={**params, "relevant": right}).json()["hits"]
+    alone = client.get("/api/search", params={**params, "relevant": gone}).json()
+    assert alone["hits"] == client.get("/api/search", params=params).json()["hits"]
 
 
 def test_an_id_that_is_unknown_is_said_to_be(client):
@@ -280,7 +292,8 @@ def test_an_empty_index_finds_nothing_and_says_so(tmp_path, quick, query):
     open_index(tmp_path / "empty.cooc", quick).close()
     with client_of(tmp_path / "empty.cooc") as client:
         answer = client.post("/api/search/image", content=query.read_bytes()).json()
-        assert answer == {"hits": [], "more": False, "threshold": None, "nearest": None, "approximate": False}
+        nothing = {"hits": [], "more": False, "threshold": None, "nearest": None, "approximate": False, "gone": []}
+        assert answer == nothing
         assert client.get("/api/info").json()["pictures"] == 0
         assert client.get("/api/pictures").json() == {"total": 0, "pictures": []}
 

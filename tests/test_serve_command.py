@@ -5,7 +5,6 @@ from __future__ import annotations
 import http.client
 import json
 import os
-import resource
 import shutil
 import signal
 import socket
@@ -14,7 +13,8 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import ExitStack, suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -23,12 +23,24 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from asking import id_of, problem, shelved
+from asking import Shelf, id_of, problem, shelved
 from coocnet.data.scenes import make_scenes
 from coocnet.index import open_index
 from coocnet.serve import Settings
 
 pytestmark = pytest.mark.slow
+
+
+def certified(folder: Path) -> tuple[Path, Path]:
+    """A certificate for this machine and its key."""
+    if shutil.which("openssl") is None:
+        pytest.skip("no openssl to make a certificate with")
+    certificate, key = folder / "c.pem", folder / "k.pem"
+    subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1,DNS:localhost"]
+    kind = ["-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1"]
+    command = ["openssl", "req", *kind, *subject, "-keyout", key, "-out", certificate]
+    subprocess.run(command, check=True, capture_output=True)
+    return certificate, key
 
 
 def ready(url: str) -> None:
@@ -95,7 +107,8 @@ def test_open_event_streams_do_not_keep_it_from_ending(serves, tmp_path):
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="finds the process of the sync in /proc")
-def test_an_interruption_at_the_terminal_stops_a_sync_where_the_next_one_goes_on(serves, tmp_path):
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_all_its_processes_stops_a_sync_where_the_next_one_goes_on(serves, tmp_path, sent):
     make_scenes(tmp_path, instances=30, views=3, size_px=300)
     running = serves(tmp_path / "photos.cooc", tmp_path / "database")
     until = time.monotonic() + 60
@@ -105,10 +118,10 @@ def test_an_interruption_at_the_terminal_stops_a_sync_where_the_next_one_goes_on
     threads = Path(f"/proc/{running.process.pid}/task").iterdir()
     syncing = [int(pid) for thread in threads for pid in (thread / "children").read_text().split()]
     assert len(syncing) == 1
-    for pid in (*syncing, running.process.pid):  # as the terminal does
-        os.kill(pid, signal.SIGINT)
+    for pid in (*syncing, running.process.pid):  # as a terminal does, or what runs services
+        os.kill(pid, sent)
     assert running.process.wait(60) == 0
-    assert "before its time" not in running.log.read_text()
+    assert "its process ended" not in running.log.read_text()
     with open_index(tmp_path / "photos.cooc") as index:
         assert 0 < index.pictures < 90
 
@@ -133,38 +146,71 @@ def test_connections_that_say_nothing_are_closed(shelf):
     assert process.returncode == 0
 
 
-def test_more_connections_than_it_holds_are_closed_and_the_next_ones_answered(shelf):
-    most, beyond = 1000, 20
-    own, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if hard != resource.RLIM_INFINITY and hard < 2 * most:
-        pytest.skip(f"this machine allows {hard} open files")
+@contextmanager
+def held_to(shelf: Shelf, files: int, settings: str = "", options: str = "", before: str = "") -> Iterator[str]:
+    """The service in a process that may have so many files open; gives its address."""
+    resource = pytest.importorskip("resource")
+    if resource.getrlimit(resource.RLIMIT_NOFILE)[1] < files:
+        pytest.skip("this machine allows fewer open files")
     code = (
-        "import resource\n"
-        f"resource.setrlimit(resource.RLIMIT_NOFILE, (256, {hard}))\n"
-        "from coocnet.serve import Settings, serve\n"
-        f"serve(Settings({str(shelf.place)!r}), port=0, ready=lambda name, url, token: print(url, flush=True))"
+        f"import resource, time\nresource.setrlimit(resource.RLIMIT_NOFILE, ({files}, {files}))\n"
+        f"from coocnet.index import LocalIndex\nfrom coocnet.serve import Settings, serve\n{before}\n"
+        f"serve(Settings({str(shelf.place)!r}, {settings}), port=0, {options}"
+        " ready=lambda name, url, token: print(url, flush=True))"
     )
-    resource.setrlimit(resource.RLIMIT_NOFILE, (max(own, 2 * most), hard))
-    command = [sys.executable, "-c", code]
-    with ExitStack() as held, subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        url = process.stdout.readline().strip()
-        address = urlsplit(url)
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
         try:
-            idle = [
-                held.enter_context(socket.create_connection((address.hostname, address.port), timeout=10))
-                for _ in range(most + beyond)
-            ]
-            for connection in idle[most:]:
-                with suppress(ConnectionResetError):
-                    assert not connection.recv(1)
-            for connection in idle:
-                connection.close()
-            ready(url)
-            assert httpx.get(f"{url}api/info").status_code == 200
+            yield process.stdout.readline().strip()
         finally:
             process.send_signal(signal.SIGTERM)
-            resource.setrlimit(resource.RLIMIT_NOFILE, (own, hard))
     assert process.returncode == 0
+
+
+@pytest.mark.parametrize("kind", ["plain", "TLS"])
+def test_idle_connections_make_room_for_those_that_ask(shelf, tmp_path, kind):
+    options = ""
+    if kind == "TLS":
+        certificate, key = certified(tmp_path)
+        options = f"certificate={str(certificate)!r}, key={str(key)!r},"
+    with ExitStack() as held, held_to(shelf, 400, options=options) as url:  # half of them for connections
+        address = urlsplit(url)
+        with httpx.Client(base_url=url, verify=False) as kept:
+            assert kept.get("/api/info").status_code == 200
+            idle = [
+                held.enter_context(socket.create_connection((address.hostname, address.port), timeout=10))
+                for _ in range(450)
+            ]
+            for connection in idle[:200]:
+                with suppress(ConnectionResetError):
+                    assert not connection.recv(1)
+            for path in ("/", "/static/app.js", "/api/info", f"/api/pictures/{shelf.id(0)}/original"):
+                assert kept.get(path).status_code == 200
+            assert httpx.get(f"{url}health/live", verify=False).status_code == 200
+
+
+def test_what_has_no_answer_when_the_time_to_end_is_over_is_told_so(shelf):
+    before = (
+        "search = LocalIndex.search\n"
+        "def slow(*asked, reranking='none', **options):\n"
+        "    time.sleep(20 if reranking != 'none' else 0)\n"
+        "    return search(*asked, **options)\n"
+        "LocalIndex.search = slow"
+    )
+    answers = []
+    with held_to(shelf, 400, "closing_time_s=1", before=before) as url:
+        ready(url)
+        address = f"{url}api/search?picture={shelf.id(0)}&reranking=reciprocal"
+        asking = threading.Thread(target=lambda: answers.append(httpx.get(address, timeout=30)))
+        asking.start()
+        until = time.monotonic() + 20
+        while "coocnet_requests_in_work 1.0" not in httpx.get(f"{url}metrics").text:
+            assert time.monotonic() < until
+            time.sleep(0.01)
+        ended = time.monotonic()
+    assert time.monotonic() - ended < 10
+    asking.join()
+    assert "ends" in problem(answers[0], 503, "overloaded")
+    assert answers[0].headers["retry-after"]
 
 
 def test_what_is_no_request_is_answered_by_a_problem_document(serves, shelf):
@@ -175,7 +221,14 @@ def test_what_is_no_request_is_answered_by_a_problem_document(serves, shelf):
         answer.begin()
         assert answer.status == 400
         assert answer.headers["Content-Type"] == "application/problem+json"
+        assert answer.headers["Content-Security-Policy"]
         assert json.loads(answer.read())["type"] == "urn:coocnet:problem:request"
+    with socket.create_connection((address.hostname, address.port), timeout=10) as connection:
+        connection.sendall(b"POST /nothing HTTP/1.1\r\nHost: elsewhere\r\nTransfer-Encoding: chunked\r\n\r\n")
+        assert connection.recv(1000).startswith(b"HTTP/1.1 421")
+        connection.sendall(b"ZZZ\r\n\r\n")
+        while connection.recv(1000):
+            pass
 
 
 def test_the_head_of_an_answer_can_be_asked_for_alone(serves, shelf):
@@ -288,13 +341,7 @@ def test_a_port_that_is_taken_is_refused(run, shelf):
 
 
 def test_it_speaks_tls(serves, shelf, tmp_path):
-    if shutil.which("openssl") is None:
-        pytest.skip("no openssl to make a certificate with")
-    certificate, key = tmp_path / "c.pem", tmp_path / "k.pem"
-    subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1,DNS:localhost"]
-    kind = ["-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1"]
-    command = ["openssl", "req", *kind, *subject, "-keyout", key, "-out", certificate]
-    subprocess.run(command, check=True, capture_output=True)
+    certificate, key = certified(tmp_path)
     running = serves(shelf.place, "--certificate", certificate, "--key", key)
     trusting = ssl.create_default_context(cafile=str(certificate))
     assert running.url.startswith("https://")

@@ -11,6 +11,7 @@ import queue
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeVar
 
@@ -19,7 +20,7 @@ from jaxtyping import Float
 
 from coocnet.errors import CoocnetError, IndexStorageError
 from coocnet.index import Hit, LocalIndex
-from coocnet.serve.problems import overloaded
+from coocnet.serve.problems import Problem, overloaded
 
 T = TypeVar("T")
 Opener = Callable[[], LocalIndex]
@@ -141,13 +142,23 @@ class SearchDesk:
         opener: opens the index, in the thread that uses it.
         waiting: how many queries may wait.
         batched: told how many queries each pass answered.
+        full: what a query is told that may not wait.
     """
 
-    def __init__(self, opener: Opener, *, waiting: int, batched: Callable[[int], None] = lambda _: None) -> None:
+    def __init__(
+        self,
+        opener: Opener,
+        *,
+        waiting: int,
+        batched: Callable[[int], None] = lambda _: None,
+        full: Callable[[], Problem] = overloaded,
+    ) -> None:
         self._held = _Held(lambda: _patient(opener()))
         self._queue: queue.Queue[_Waiting | Callable[[], None] | None] = queue.Queue(waiting)
         self._batched = batched
+        self._full = full
         self._is_stale = threading.Event()
+        self._is_closing = threading.Event()
         self._thread = threading.Thread(target=self._work, name="search", daemon=True)
         self._thread.start()
 
@@ -177,20 +188,22 @@ class SearchDesk:
         """Has the searches asked from now on see what is stored now."""
         self._is_stale.set()
 
-    def close(self) -> None:
-        """Ends the thread once everything asked so far is answered."""
-        self._queue.put(None)
-        self._thread.join()
+    def close(self, time_s: float | None = None) -> None:
+        """Ends the thread once everything asked so far is answered, waiting so long at most."""
+        self._is_closing.set()
+        with suppress(queue.Full):
+            self._queue.put_nowait(None)
+        self._thread.join(time_s)
 
     def _put(self, item: _Waiting | Callable[[], None]) -> None:
         try:
             self._queue.put_nowait(item)
         except queue.Full:
-            raise overloaded() from None
+            raise self._full() from None
 
     def _work(self) -> None:
         ended = False
-        while not ended:
+        while not (ended or (self._is_closing.is_set() and self._queue.empty())):
             items = [self._queue.get()]
             while len(items) < QUERIES_AT_ONCE and not self._queue.empty():
                 items.append(self._queue.get())

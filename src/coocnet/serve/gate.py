@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
 import ipaddress
@@ -19,7 +20,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 
 from coocnet.serve.metrics import Metrics
-from coocnet.serve.problems import Problem, log, overloaded, problem_of_service
+from coocnet.serve.problems import Problem, ending, log, overloaded, problem_of_service
 from coocnet.serve.settings import Settings
 
 Message = MutableMapping[str, Any]
@@ -123,6 +124,10 @@ class Gate:
                 await problem.response()(scope, receive, answer.send)
         except ClientDisconnect:
             pass
+        except asyncio.CancelledError:
+            # Only the end of the service cancels a request, when its time to finish what it answers is over.
+            if answer.status is None:
+                await ending().response()(scope, receive, answer.send)
         except Exception:  # noqa: BLE001 - whatever it is, the client is told, and the log
             log.exception("%s %s", method, scope["path"])
             if answer.status is None:
@@ -283,7 +288,8 @@ class _Body:
         return message
 
     def _too_large(self) -> Problem:
-        return Problem(413, "too-large", f"more than {self._most / (1 << 20):g} MiB are not taken")
+        most = f"{self._most >> 20} MiB" if self._most >> 20 else f"{self._most >> 10} KiB"
+        return Problem(413, "too-large", f"more than {most} are not taken")
 
 
 class _Answer:
@@ -304,20 +310,21 @@ class _Answer:
         """
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            self._complete(MutableHeaders(scope=message))
+            path = self._scope["path"]
+            guarded(MutableHeaders(scope=message), is_page=path == "/" or path.startswith("/static/"))
             if self.clock is not None:
                 self.clock.deadline = math.inf
         with anyio.fail_after(self._transfer_time_s):
             await self._send(message)
 
-    def _complete(self, headers: MutableHeaders) -> None:
-        path = self._scope["path"]
-        is_page = path == "/" or path.startswith("/static/")
-        headers["Content-Security-Policy"] = _PAGE_POLICY if is_page else _DATA_POLICY
-        for name, value in _HEADERS.items():
-            headers[name] = value
-        if "cache-control" not in headers:
-            headers["Cache-Control"] = "no-cache" if is_page else "no-store"
+
+def guarded(headers: MutableHeaders, *, is_page: bool) -> None:
+    """Puts the headers among an answer's that every answer has."""
+    headers["Content-Security-Policy"] = _PAGE_POLICY if is_page else _DATA_POLICY
+    for name, value in _HEADERS.items():
+        headers[name] = value
+    if "cache-control" not in headers:
+        headers["Cache-Control"] = "no-cache" if is_page else "no-store"
 
 
 def _method(scope: Scope) -> str:

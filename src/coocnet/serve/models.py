@@ -176,6 +176,7 @@ class Found(Told):
     threshold: float | None = Field(description="What hits had to reach.")
     nearest: float | None = Field(description="Similarity of the nearest picture, whatever the threshold.")
     approximate: bool
+    gone: list[str] = Field(description="Ids given as relevant that are not in the collection, and were left out.")
 
 
 class SearchByDescriptor(Asked):

@@ -77,6 +77,11 @@ def overloaded() -> Problem:
     return Problem(503, "overloaded", "all places are taken; try again in a moment", retry_after_s=1)
 
 
+def ending() -> Problem:
+    """The service ends before it has an answer."""
+    return Problem(503, "overloaded", "the service ends; try again when it runs again", retry_after_s=_TRY_AGAIN_S)
+
+
 class Places:
     """Names of this machine's places, to be kept out of every answer."""
 
@@ -141,9 +146,9 @@ def answer_with_problems(app: FastAPI, places: Places) -> None:
         return problem_of(error, places).response()
 
     async def invalid(request: Request, error: Exception) -> Response:
-        del request
         assert isinstance(error, RequestValidationError)
-        return Problem(422, "request", places.without(_told(error.errors()))).response()
+        is_secret = request.url.path == "/api/session"
+        return Problem(422, "request", places.without(_told(error.errors(), quote=not is_secret))).response()
 
     async def of_http(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
@@ -162,19 +167,20 @@ def answer_with_problems(app: FastAPI, places: Places) -> None:
     app.add_exception_handler(HTTPException, of_http)
 
 
-def _told(errors: Iterable[Mapping[str, Any]]) -> str:
+def _told(errors: Iterable[Mapping[str, Any]], *, quote: bool) -> str:
     """What is wrong with the fields of a request."""
     listed = list(errors)
     lines = [
-        f"{'.'.join(str(part) for part in one['loc'])}: {one['msg']}{_quoted(one)}" for one in listed[:_FIELDS_TOLD]
+        f"{'.'.join(str(part) for part in one['loc'])}: {one['msg']}{_quoted(one) if quote else ''}"
+        for one in listed[:_FIELDS_TOLD]
     ]
     return "; ".join(lines) + ("; …" if len(listed) > _FIELDS_TOLD else "")
 
 
 def _quoted(error: Mapping[str, Any]) -> str:
-    """The value that is wrong, if it is a single one, and no secret."""
+    """The value that is wrong, if it is a single one."""
     given = error.get("input")
-    if not isinstance(given, str | int | float) or "token" in error["loc"]:
+    if not isinstance(given, str | int | float):
         return ""
     shown = repr(given if not isinstance(given, str) or len(given) <= _LETTERS_TOLD else given[:_LETTERS_TOLD] + "…")
     return f", got {shown[: 2 * _LETTERS_TOLD]}"

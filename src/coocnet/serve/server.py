@@ -19,11 +19,11 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from coocnet.errors import InputError
 from coocnet.serve.app import make_app
+from coocnet.serve.connections import Listening, places
+from coocnet.serve.gate import guarded
 from coocnet.serve.problems import Problem
 from coocnet.serve.settings import Settings, is_loopback
 
-_CONNECTIONS = 1000
-_OTHER_FILES = 1000
 _KEPT_OPEN_S = 15
 _EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104 - told apart here, and listened at where the user says so
 
@@ -32,20 +32,24 @@ class _Protocol(H11Protocol):
     """HTTP/1.1 that closes a connection over which the head of a request does not come in time, first or later."""
 
     head_time_s = 30.0
+    listening: Listening
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
-        if len(self.connections) > _CONNECTIONS:
-            transport.abort()
+        self._address = transport.get_extra_info("peername")
         self._clock: asyncio.TimerHandle | None = self.loop.call_later(self.head_time_s, self._close)
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
         self._look_at_clock()
+        if self.conn.their_state is not h11.IDLE:
+            self.listening.is_asking(self._address)
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
         self._look_at_clock()
+        if self.conn.their_state is h11.IDLE:
+            self.listening.is_idle(self._address)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_clock()
@@ -53,12 +57,17 @@ class _Protocol(H11Protocol):
 
     def send_400_response(self, msg: str) -> None:
         # Not even a request: the application, which answers all others, never sees it.
-        answer = Problem(400, "request", msg).response()
-        headers = [*answer.raw_headers, (b"x-content-type-options", b"nosniff"), (b"connection", b"close")]
-        begin, body = h11.Response(status_code=400, headers=headers), h11.Data(data=bytes(answer.body))
-        for event in (begin, body, h11.EndOfMessage()):
-            self.transport.write(self.conn.send(event) or b"")
+        if self.conn.our_state is h11.IDLE:
+            answer = Problem(400, "request", msg).response()
+            guarded(answer.headers, is_page=False)
+            headers = [*answer.raw_headers, (b"connection", b"close")]
+            begin = h11.Response(status_code=400, headers=headers, reason=b"Bad Request")
+            for event in (begin, h11.Data(data=bytes(answer.body)), h11.EndOfMessage()):
+                self.transport.write(self.conn.send(event) or b"")
         self.transport.close()
+
+    def _unsupported_upgrade_warning(self) -> None:
+        """There is nothing to upgrade to, and nobody to be told at every request that asks."""
 
     def _look_at_clock(self) -> None:
         """Has the clock run while a head has begun and not ended."""
@@ -140,11 +149,12 @@ def serve(
     app = make_app(settings)
     service = app.state.service
     listening = _listening(host, port)
-    _raise_open_files()
-    protocol = type("Protocol", (_Protocol,), {"head_time_s": settings.transfer_time_s})
+    listening.most = places()
+    protocol = type("Protocol", (_Protocol,), {"head_time_s": settings.transfer_time_s, "listening": listening})
     config = uvicorn.Config(
         app,
         http=protocol,
+        loop="asyncio",
         ws="none",
         lifespan="on",
         log_level="warning",
@@ -153,7 +163,6 @@ def serve(
         date_header=True,
         proxy_headers=bool(proxies),
         forwarded_allow_ips=list(proxies),
-        limit_concurrency=_CONNECTIONS,
         timeout_keep_alive=_KEPT_OPEN_S,
         timeout_graceful_shutdown=int(settings.closing_time_s),
         ssl_certfile=certificate,
@@ -173,19 +182,6 @@ def serve(
         _Server(config, service.closing, answering).run(sockets=[listening])
 
 
-def _raise_open_files() -> None:
-    """Has the system allow as many open files as connections need, and pictures beside them, if it can."""
-    try:
-        import resource  # noqa: PLC0415 - only some systems have such a limit
-    except ImportError:
-        return
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = _CONNECTIONS + _OTHER_FILES
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
-
-
 def _check_certificate(certificate: str, key: str | None) -> None:
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key)
@@ -193,14 +189,15 @@ def _check_certificate(certificate: str, key: str | None) -> None:
         raise InputError(f"cannot speak TLS by {certificate!r} and {key!r} ({error}): give both in PEM") from error
 
 
-def _listening(host: str, port: int) -> socket.socket:
+def _listening(host: str, port: int) -> Listening:
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        listening = socket.create_server(address[:2], family=family, backlog=256)
+        made = socket.create_server(address[:2], family=family, backlog=256)
     except OSError as error:
         raise InputError(
             f"cannot listen at {host} port {port} ({error.strerror or error}); give another --host or --port, "
             "or --port 0 for any that is free"
         ) from error
+    listening = Listening(made.family, made.type, made.proto, fileno=made.detach())
     listening.setblocking(False)
     return listening

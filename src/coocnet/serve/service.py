@@ -32,6 +32,8 @@ _INFO_STANDS_S = 2.0
 _LEAST_THREADS = 2
 _MOST_DECODING = 4
 _RERANKINGS_WAIT = 8
+_RERANKING_TAKES_S = 30
+_ENDS_WITHIN_S = 2.0
 _RECEIVED_AT_ONCE = 16
 
 
@@ -82,7 +84,7 @@ class Service:
         self._writer = Desk("write", self.open, threads=1, waiting=8)
         self._search = SearchDesk(self.open, waiting=settings.at_once, batched=self.metrics.batch.observe)
         # What a re-ranking needs may take minutes to make, and other searches do not wait for it.
-        self._rerank = SearchDesk(self.open, waiting=_RERANKINGS_WAIT)
+        self._rerank = SearchDesk(self.open, waiting=_RERANKINGS_WAIT, full=_too_many_rerankings)
         self._shares = Shares()
         self._cut = LearnedCut(self._compute)
         self.jobs = SyncJobs(settings, self.places, changed=self._changed)
@@ -112,8 +114,10 @@ class Service:
 
     def _close(self) -> None:
         self.jobs.close(self.settings.closing_time_s)
-        for desk in (self._lookups, self._decode, self._compute, self._writer, self._search, self._rerank):
+        for desk in (self._lookups, self._decode, self._compute, self._writer):
             desk.close()
+        for searching in (self._search, self._rerank):
+            searching.close(_ENDS_WITHIN_S)
 
     async def health(self) -> models.Health:
         """Whether it is ready to answer.
@@ -183,6 +187,11 @@ class Service:
         if asked.offset + asked.limit > most:
             raise Problem(422, "request", f"a ranking goes to place {most}: got offset + limit above it")
         asking = asked.asking
+        gone: list[bytes] = []
+        if asked.relevant:
+            there = await self._lookups.do(lambda index: index.files_of_each(asked.relevant))
+            gone = [one for one in asked.relevant if one not in there]
+            asked = replace(asked, relevant=[one for one in asked.relevant if one in there])
         if asking.threshold == "auto":
             asking = replace(asking, cut=await self._cut.needed())
         desk = self._search if asking.reranking == "none" else self._rerank
@@ -202,6 +211,7 @@ class Service:
             threshold=answer.threshold,
             nearest=None if nearest is None else round(nearest, 6),
             approximate=answer.is_approximate,
+            gone=[one.hex() for one in gone],
         )
 
     async def _nearest(self, row: NDArray[Any], answer: Answer) -> float | None:
@@ -321,6 +331,11 @@ def source_of(picture: str | None, upload: str | None, box: Any = None) -> Sourc
     if (picture is None) == (upload is None):
         raise InputError("name either a picture of the collection or an upload: picture=ID or upload=ID")
     return Source(bytes.fromhex(picture or upload or ""), upload is not None, box)
+
+
+def _too_many_rerankings() -> Problem:
+    detail = "as many searches with re-ranking wait as may; the first one of a collection takes long"
+    return Problem(503, "overloaded", detail, retry_after_s=_RERANKING_TAKES_S)
 
 
 def _made_ready(index: LocalIndex) -> None:

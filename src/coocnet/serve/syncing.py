@@ -42,13 +42,15 @@ def begun(asked: Mapping[str, Any]) -> Iterator[subprocess.Popen[str]]:
             :class:`coocnet.describe.Describer`), "folders", "options" of :meth:`coocnet.index.LocalIndex.sync`, and
             "places", which are kept out of what it tells.
     """
-    # An interruption at the terminal is the service's, which then says so here. In a session of its own the process
-    # would not hear of one, but Linux shares the processor out by session before it looks at who is nice.
+    # What is said to all processes of a terminal or a unit is the service's, which then says so here. In a session of
+    # its own the process would not hear it, but Linux shares the processor out by session before niceness counts.
     with subprocess.Popen(
         [
             sys.executable,
             "-c",
-            "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)\n"
+            "import signal\n"
+            "for name in {'SIGINT', 'SIGTERM', 'SIGHUP'} & set(dir(signal)):\n"
+            "    signal.signal(getattr(signal, name), signal.SIG_IGN)\n"
             "from coocnet.serve.syncing import main; main()",
         ],
         stdin=subprocess.PIPE,

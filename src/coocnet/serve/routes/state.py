@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 
 from fastapi import APIRouter, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
+from coocnet.errors import CoocnetError
 from coocnet.serve import models
 from coocnet.serve.gate import WRONG_TOKEN_COSTS_S, Session
 from coocnet.serve.problems import Problem
@@ -64,7 +66,8 @@ async def ready(service: Serving, response: Response) -> models.Health:
 @state.get("/metrics", response_class=Response)
 async def metrics(service: Serving) -> Response:
     """Counters in the format of Prometheus."""
-    service.metrics.pictures.set(await service.look_up(lambda index: index.pictures))
+    with suppress(CoocnetError):  # without the index, how many pictures there were stays what is told
+        service.metrics.pictures.set(await service.look_up(lambda index: index.pictures))
     service.metrics.job_running.set(any(not job.is_over for job in service.jobs.listed()))
     service.metrics.upload_bytes.set(service.queries.kept_upload_bytes)
     return Response(generate_latest(service.metrics.registry), media_type=CONTENT_TYPE_LATEST)

@@ -6,7 +6,7 @@ import { Compare } from "./compare.js";
 import { acceptFiles } from "./incoming.js";
 import { openPanel } from "./panel.js";
 import { Results } from "./results.js";
-import { announce, complain } from "./say.js";
+import { announce, complain, notify } from "./say.js";
 import { takeTokenFromAddress } from "./session.js";
 import { follow, home, onChange, read } from "./state.js";
 import { followRunning, onSynchronised } from "./sync.js";
@@ -45,6 +45,8 @@ async function main() {
   onChange((state) => show(state, { collection, results, compare }));
   document.querySelector(".brand").addEventListener("click", (event) => follow(event, home));
   await show(read(), { collection, results, compare }, true);
+  if (shown === "start" && /[?&](picture|upload)=./.test(location.search))
+    notify("This address names no picture.", { kind: "problem" });
   followRunning().catch(complain);
 }
 

@@ -75,14 +75,16 @@ function limitPassed(limit, above) {
 }
 
 /** What has to be said of how the results came about. */
-export function remarks({ relevant }, { approximate }, { recall }) {
+export function remarks({ relevant }, { approximate, gone }, { recall }) {
   const without = () => go({ relevant: [], view: "" });
   return [
     relevant.length &&
       el(
         "p",
         {},
-        `Searched with ${some(relevant.length)} marked as right as well. `,
+        gone.length < relevant.length &&
+          `Searched with ${some(relevant.length - gone.length)} marked as right as well. `,
+        gone.length > 0 && `Of those marked as right, ${gone.length} left the collection. `,
         el("button.link", { type: "button", onclick: without }, "Without them"),
       ),
     approximate &&
@@ -109,8 +111,7 @@ export function nothingFound({ threshold, nearest }) {
 }
 
 /** @param {Error} error */
-export function didNotWork(error, { relevant } = { relevant: [] }) {
-  const without = () => go({ relevant: [], view: "" });
+export function didNotWork(error) {
   return el(
     "div.empty",
     {},
@@ -119,8 +120,7 @@ export function didNotWork(error, { relevant } = { relevant: [] }) {
     el(
       "div.row",
       {},
-      relevant.length && el("button.primary", { type: "button", onclick: without }, "Without those marked as right"),
-      el(`button${relevant.length ? "" : ".primary"}`, { type: "button", onclick: choose }, "Choose a file"),
+      el("button.primary", { type: "button", onclick: choose }, "Choose a file"),
       el("a.button", { href: "/" }, "To the collection"),
     ),
   );

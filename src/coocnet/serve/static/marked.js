@@ -62,7 +62,10 @@ export class Marked {
         {
           type: "button",
           disabled: String(ids) === String(read().relevant),
-          onclick: () => go({ relevant: ids, view: "" }),
+          onclick: () => {
+            go({ relevant: ids, view: "" });
+            this.cleared(); // the button can no longer be pressed
+          },
         },
         "Search again with these",
       ),

@@ -150,7 +150,9 @@ export class QueryPanel {
           body: query.file,
           raw: true,
         });
-        button.replaceWith(el("p.muted", {}, `Added as ${added.name}.`));
+        const said = el("p.muted", { tabindex: "-1" }, `Added as ${added.name}.`);
+        button.replaceWith(said);
+        if (document.activeElement === document.body) said.focus({ preventScroll: true });
         notify(`Added to the collection as ${added.name}.`);
         query.picture = true;
         const { kind: _, ...kept } = query;

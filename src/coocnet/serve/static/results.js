@@ -90,7 +90,7 @@ export class Results {
   fail(error) {
     this.key = "";
     this.query = null;
-    this.section.replaceChildren(didNotWork(error, read()));
+    this.section.replaceChildren(didNotWork(error));
     document.title = "That did not work · coocnet";
   }
 

@@ -16,14 +16,25 @@
 
 const TEXTS = ["picture", "upload", "threshold", "expansion", "reranking", "view", "mode", "contains"];
 
-/** @returns {State} */
+const ID = /^[0-9a-f]{32}$/;
+
+/** A box whatever corner it begins at; none where nothing is within. */
+function boxOf(text) {
+  const given = text.split(",").map((edge) => (edge.trim() ? Number(edge) : NaN));
+  if (given.length !== 4 || !given.every(Number.isFinite)) return null;
+  const [x1, x2] = [given[0], given[2]].sort((a, b) => a - b);
+  const [y1, y2] = [given[1], given[3]].sort((a, b) => a - b);
+  return x1 < x2 && y1 < y2 ? [x1, y1, x2, y2] : null;
+}
+
+/** @returns {State} what of the address makes sense */
 export function read() {
   const given = new URLSearchParams(location.search);
   const state = Object.fromEntries(TEXTS.map((key) => [key, given.get(key) ?? ""]));
+  for (const key of ["picture", "upload", "view"]) if (!ID.test(state[key])) state[key] = "";
   if (state.picture) state.upload = "";
-  const box = (given.get("box") ?? "").split(",").map(Number);
-  state.box = box.length === 4 && box.every(Number.isFinite) ? box : null;
-  state.relevant = (given.get("relevant") ?? "").split(",").filter(Boolean);
+  state.box = boxOf(given.get("box") ?? "");
+  state.relevant = (given.get("relevant") ?? "").split(",").filter((id) => ID.test(id));
   return state;
 }
 
