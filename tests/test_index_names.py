@@ -43,7 +43,7 @@ def test_the_files_of_several_contents_are_those_of_each(place, photos, recipe, 
     sync(place, photos, recipe, describer)
     digests = [content_digest(path.read_bytes()) for path in some]
     unknown = b"\0" * 16
-    monkeypatch.setattr("coocnet.index.store._ASKED_AT_ONCE", 7)
+    monkeypatch.setattr("coocnet.index.store._AT_ONCE", 7)
     with open_index(place) as index:
         expected = {digest: index.files_of(digest) for digest in digests}
         assert {len(files) for files in expected.values()} == {1, 3}
