@@ -186,7 +186,7 @@ def test_an_interrupted_centre_leaves_what_was_there(photos: Path, centred_file:
         assert process.stdout.readline() == "begun\n"
         process.send_signal(signal.SIGINT)
         with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(2)
+            process.wait(15)
         if process.poll() is None:  # Python drops an interruption that meets a callback
             process.send_signal(signal.SIGINT)
         _, said = process.communicate(timeout=60)
