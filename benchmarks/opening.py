@@ -28,7 +28,7 @@ import numpy as np
 
 from coocnet.data.walk import FileStamp
 from coocnet.index import approximate, open_index
-from coocnet.index.store import Described
+from coocnet.index.records import Described
 from coocnet.recipe import Recipe
 from coocnet.whitening import Whitening, unit_rows
 from machine import processor

@@ -58,7 +58,7 @@ def make_collection(folder: Path, count: int) -> list[bytes]:
     from coocnet.data.walk import FileStamp
     from coocnet.describe import Describer
     from coocnet.index import open_index
-    from coocnet.index.store import Described
+    from coocnet.index.records import Described
     from coocnet.recipe import Recipe
 
     make_scenes(folder / "scenes", instances=SCENES, views=2, size_px=SIZE_PX)

@@ -11,7 +11,7 @@ import pytest
 from coocnet.data.walk import FileStamp
 from coocnet.describe import Describer
 from coocnet.index import SyncReport, open_index
-from coocnet.index.store import Described
+from coocnet.index.records import Described
 from coocnet.recipe import Recipe
 
 

@@ -13,7 +13,6 @@ from starlette.testclient import TestClient
 from asking import Shelf, client_of, problem, shelved
 from coocnet.data.scenes import make_scenes
 from coocnet.index import open_index
-from coocnet.index.sync import sole_writer
 from coocnet.recipe import Recipe
 
 pytestmark = pytest.mark.slow
@@ -111,7 +110,7 @@ def test_one_sync_is_in_work_at_a_time_and_searches_go_on_beside_it(own, many):
 
 
 def test_what_another_process_writes_meanwhile_is_a_conflict_told(own):
-    with client_of(own.place) as client, open_index(own.place) as index, sole_writer(index._store):
+    with client_of(own.place) as client, open_index(own.place) as index, index._store.sole_writer():
         problem(client.delete(f"/api/pictures/{own.id(0)}"), 409, "busy")
         told = ended(client, client.post("/api/sync").json()["id"])
         assert told["state"] == "failed"

@@ -4,7 +4,7 @@ from coocnet.index.approximate import ApproximateInfo
 from coocnet.index.gallery import Hit
 from coocnet.index.info import IndexInfo
 from coocnet.index.local import LocalIndex, open_index
-from coocnet.index.store import SyncedFolder
+from coocnet.index.records import SyncedFolder
 from coocnet.index.sync import SyncProgress, SyncReport
 
 __all__ = [

@@ -10,7 +10,7 @@ import numpy as np
 
 from coocnet.data.walk import FoundFile, find_file, has_picture_name, real_folder
 from coocnet.errors import ImageError, InputError
-from coocnet.index.store import Store
+from coocnet.index.records import Records
 from coocnet.index.sync import Job, RowSource, Run, SyncProgress, SyncReport
 from coocnet.recipe import Recipe
 
@@ -18,7 +18,7 @@ _NAMED = 3
 
 
 def add(
-    store: Store,
+    store: Records,
     recipe: Recipe,
     paths: Iterable[str | os.PathLike[str]],
     describer: Callable[[], RowSource],
@@ -45,7 +45,7 @@ def add(
     return run.report
 
 
-def remove(store: Store, digests: Iterable[bytes]) -> int:
+def remove(store: Records, digests: Iterable[bytes]) -> int:
     """See :meth:`coocnet.index.LocalIndex.remove`; to be called by the sole writer."""
     chosen = checked_digests(digests)
     unknown = [digest for digest in chosen if not store.files_of(digest)]
@@ -54,7 +54,7 @@ def remove(store: Store, digests: Iterable[bytes]) -> int:
     return store.take_out(chosen) if chosen else 0
 
 
-def removed(store: Store) -> dict[bytes, list[str]]:
+def removed(store: Records) -> dict[bytes, list[str]]:
     """See :meth:`coocnet.index.LocalIndex.removed`."""
     found: dict[bytes, list[str]] = {}
     for removal in store.taken_out():
@@ -62,7 +62,9 @@ def removed(store: Store) -> dict[bytes, list[str]]:
     return found
 
 
-def restore(store: Store, recipe: Recipe, digests: Iterable[bytes], describer: Callable[[], RowSource]) -> SyncReport:
+def restore(
+    store: Records, recipe: Recipe, digests: Iterable[bytes], describer: Callable[[], RowSource]
+) -> SyncReport:
     """See :meth:`coocnet.index.LocalIndex.restore`; to be called by the sole writer."""
     started = time.monotonic()
     store.check_recipe(recipe)
@@ -89,7 +91,7 @@ def restore(store: Store, recipe: Recipe, digests: Iterable[bytes], describer: C
     return run.report
 
 
-def rows_given(store: Store, relevant: Sequence[Sequence[bytes]], queries: int) -> list[np.ndarray]:
+def rows_given(store: Records, relevant: Sequence[Sequence[bytes]], queries: int) -> list[np.ndarray]:
     """The stored rows, (m, d) float32, of the contents that are given for each query.
 
     Raises:

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from coocnet.index import kept, layer
 from coocnet.index.approximate import ApproximateInfo, Standing
 from coocnet.index.database import DATABASE_NAME, DERIVED_NAMES
-from coocnet.index.store import Store, SyncedFolder
+from coocnet.index.records import SyncedFolder
+from coocnet.index.store import Store
 from coocnet.recipe import Recipe
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from coocnet.errors import WhiteningError, printable
 from coocnet.index.facts import StoredWhitening
-from coocnet.index.store import Store
+from coocnet.index.records import Records
 from coocnet.recipe import Recipe
 from coocnet.whitening import Whitening, fit_pairs, fit_pca, shipped_whitening
 
@@ -18,7 +18,7 @@ WHITEN_FROM_PICTURES = 1024
 _SHIPPED = "shipped"
 
 
-def in_force(store: Store, recipe: Recipe) -> StoredWhitening | None:
+def in_force(store: Records, recipe: Recipe) -> StoredWhitening | None:
     """One that was given or asked for always; one that was learned unasked where the recipe wants it."""
     stored = store.whitening()
     if stored is None or (stored.learned_here and recipe.whitening == "none"):
@@ -27,7 +27,7 @@ def in_force(store: Store, recipe: Recipe) -> StoredWhitening | None:
 
 
 def fit(
-    store: Store,
+    store: Records,
     recipe: Recipe,
     *,
     dim: int | None = None,
@@ -83,7 +83,7 @@ def _positions(paths: Sequence[str], pairs: Sequence[tuple[str, str]]) -> tuple[
     return positions[:, 0], positions[:, 1]
 
 
-def take_shipped(store: Store, recipe: Recipe) -> bool:
+def take_shipped(store: Records, recipe: Recipe) -> bool:
     """Puts the one that comes with the package in force, where it fits the rows and nothing else is; for the writer.
 
     It counts as one that the recipe wants, and stays however large the collection grows, and where a later package
@@ -106,7 +106,7 @@ def take_shipped(store: Store, recipe: Recipe) -> bool:
     return True
 
 
-def learn_if_due(store: Store, recipe: Recipe) -> str:
+def learn_if_due(store: Records, recipe: Recipe) -> str:
     """Learns one where the recipe and the collection call for it; says what became of it, to the sole writer."""
     if recipe.whitening != "pca" or store.whitening_declined() or take_shipped(store, recipe):
         return ""

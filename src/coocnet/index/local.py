@@ -21,7 +21,7 @@ from coocnet.index.info import IndexInfo, info_of
 from coocnet.index.prepared import Prepared
 from coocnet.index.searchable import Searchable
 from coocnet.index.store import Store
-from coocnet.index.sync import RowSource, SyncProgress, SyncReport, sole_writer, synchronise
+from coocnet.index.sync import RowSource, SyncProgress, SyncReport, synchronise
 from coocnet.recipe import Recipe
 from coocnet.whitening import Whitening
 
@@ -183,7 +183,7 @@ class LocalIndex:
             InputError: a content that is not in the collection; then nothing is taken out.
             IndexBusyError: another process is synchronising this index.
         """
-        with sole_writer(self._store):
+        with self._store.sole_writer():
             count = editing.remove(self._store, digests)
         self._searchable.forget()
         return count
@@ -488,7 +488,7 @@ class LocalIndex:
             raise InputError(
                 f"a whitening is a Whitening, None or 'auto', got {wanted!r}; read a file by Whitening.load"
             )
-        with sole_writer(self._store):
+        with self._store.sole_writer():
             self._store.adopt(self._recipe_with_known_weights())
             if isinstance(whitening, Whitening):
                 self._put_given(whitening)
@@ -512,7 +512,7 @@ class LocalIndex:
         """
         if storage not in kept.STORAGES:
             raise InputError(f"rows are kept as {' or '.join(kept.STORAGES)}, got {storage!r}")
-        with sole_writer(self._store):
+        with self._store.sole_writer():
             if kept.storage_of(self._store) != storage:
                 self._store.put_storage(storage)
         self._searchable.forget()
@@ -545,7 +545,7 @@ class LocalIndex:
             WhiteningError: too few pictures for what is asked.
             IndexBusyError: another process is synchronising this index.
         """
-        with sole_writer(self._store):
+        with self._store.sole_writer():
             fitted = self.fit_whitening(dim=dim, shrinkage=shrinkage)
             self._store.put_whitening(fitted, learned_here=False)
         self._searchable.forget()
@@ -561,7 +561,7 @@ class LocalIndex:
         edit: Callable[[Callable[[], RowSource]], SyncReport],
     ) -> SyncReport:
         """Changes the collection as the sole writer, then learns a whitening where one is due."""
-        with sole_writer(self._store):
+        with self._store.sole_writer():
             self._store.adopt(self._recipe_with_known_weights())
             try:
                 report = edit(lambda: self._row_source(describer))

@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 
 from coocnet.errors import InputError, printable
-from coocnet.index.store import Store
+from coocnet.index.records import Records
 
 _SEPARATOR = os.fsencode(os.sep)
 
@@ -51,7 +51,7 @@ class Names:
 
 
 def listing(
-    store: Store, names: Names, *, offset: int, limit: int, contains: str
+    store: Records, names: Names, *, offset: int, limit: int, contains: str
 ) -> tuple[int, list[tuple[str, bytes]]]:
     """See :meth:`coocnet.index.LocalIndex.listing`."""
     _need_number("offset", offset)
@@ -60,19 +60,17 @@ def listing(
         if contains:
             total, page = _matching(store, names, _needle(contains), offset, limit)
         else:
-            total, page = store.count_pictures(), list(store.pictures(offset, limit))
-        return total, [(os.fsdecode(path), store.digest_of(content)) for path, content in page]
+            total, page = store.count_pictures(), list(store.paths(offset, limit))
+        return total, [(os.fsdecode(path), store.digest_of(path)) for path in page]
 
 
-def _matching(
-    store: Store, names: Names, needle: bytes, offset: int, limit: int
-) -> tuple[int, list[tuple[bytes, int]]]:
-    total, page, place = 0, list[tuple[bytes, int]](), names.place
-    for path, content in store.pictures():
+def _matching(store: Records, names: Names, needle: bytes, offset: int, limit: int) -> tuple[int, list[bytes]]:
+    total, page, place = 0, list[bytes](), names.place
+    for path in store.paths():
         start, _ = place(path[: path.rfind(_SEPARATOR)])
         if needle in path[start:].lower():
             if offset <= total < offset + limit:
-                page.append((path, content))
+                page.append(path)
             total += 1
     return total, page
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from coocnet.data.walk import FileStamp
 from coocnet.index.database import Database
+from coocnet.index.records import Removal
 
 TAKEN_OUT = "taken out of the collection"
 """The reason under which a sync leaves such a file out."""
@@ -22,15 +22,6 @@ _TABLE = (
 )
 
 _WHETHER_MADE = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'removed'"
-
-
-@dataclass(frozen=True)
-class Removal:
-    """A file that had a content when this was taken out, or was met with it later."""
-
-    digest: bytes
-    path: str
-    stamp: FileStamp
 
 
 def removals(database: Database) -> list[Removal]:

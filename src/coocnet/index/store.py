@@ -11,43 +11,29 @@ import secrets
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from filelock import FileLock, Timeout
+from typing_extensions import override
 
 from coocnet.data.walk import FileStamp
-from coocnet.errors import ForeignIndexError, printable
+from coocnet.errors import ForeignIndexError, IndexBusyError, IndexStorageError, printable
 from coocnet.index import removals
-from coocnet.index.database import Database, now, put_meta
-from coocnet.index.facts import NO_WHITENING, Facts, StoredWhitening
+from coocnet.index.database import LOCK_NAME, Database, now, put_meta
+from coocnet.index.facts import NO_WHITENING, StoredWhitening
+from coocnet.index.records import Described, Records, Removal, SyncedFolder
 from coocnet.recipe import Recipe
 from coocnet.whitening import Whitening
 
 _AT_ONCE = 500
 
 
-@dataclass(frozen=True)
-class Described:
-    """A picture to write: its path, its stamp, its content's digest, and the row if the content is new."""
-
-    path: str
-    stamp: FileStamp
-    digest: bytes
-    row: np.ndarray | None
+_AT_ONCE = 500
 
 
-@dataclass(frozen=True)
-class SyncedFolder:
-    """A folder of the collection: how many pictures of it are here, and when it was last looked through."""
-
-    path: str
-    pictures: int
-    synchronised: str
-
-
-class Store(Facts):
-    """What an index holds, over one open connection. Not for use by several threads at once."""
+class Store(Records):
+    """The records of an index in its folder, over one open connection to a database."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -74,28 +60,43 @@ class Store(Facts):
         """The index's folder."""
         return self._database.location
 
+    @override
     def check_in_place(self) -> None:
-        """Refuses to go on where the index is no longer at its place.
-
-        Raises:
-            IndexStorageError: it was moved or deleted.
-        """
         self._database.check_in_place()
 
+    @override
     def close(self) -> None:
-        """Closes the connection; the index is complete on disk after every call anyway."""
         self._database.close()
 
+    @override
     def snapshot(self) -> AbstractContextManager[None]:
-        """What is read within belongs together, whatever other processes store meanwhile."""
         return self._database.reading()
 
     def generation(self) -> int:
         """Changes whenever what a search answers may have changed."""
         return int(self.meta("generation") or 0)
 
+    @override
+    @contextmanager
+    def sole_writer(self) -> Iterator[None]:
+        self.check_in_place()
+        lock = FileLock(self.location / LOCK_NAME, timeout=0)
+        try:
+            lock.acquire()
+        except Timeout as error:
+            raise IndexBusyError(
+                f"{printable(self.place)} is being synchronised by another process; "
+                "searching is possible meanwhile, a second sync when it has finished."
+            ) from error
+        except OSError as error:
+            raise IndexStorageError(f"{printable(self.place)} cannot be written: {error}") from error
+        try:
+            yield
+        finally:
+            lock.release()
+
+    @override
     def state(self) -> str:
-        """What is read now, told from every other state of this index, and of one restored from a copy."""
         found = dict(self._database.read("SELECT key, value FROM meta WHERE key IN ('made', 'generation', 'change')"))
         return " ".join(str(found.get(key, "")) for key in ("made", "generation", "change"))
 
@@ -110,15 +111,16 @@ class Store(Facts):
     # What the index is
 
     @property
+    @override
     def place(self) -> str:
-        """The index's folder, as messages say it."""
         return os.fspath(self.location)
 
+    @override
     def meta(self, key: str) -> str | None:
-        """A fact about the index as a whole."""
         found = self._database.read("SELECT value FROM meta WHERE key = ?", (key,))
         return str(found[0][0]) if found else None
 
+    @override
     def _put_facts(self, facts: Mapping[str, str]) -> None:
         with self._changing() as db:
             for key, value in facts.items():
@@ -126,24 +128,24 @@ class Store(Facts):
 
     # Pictures and rows
 
+    @override
     def pictures_below(self, root: str) -> dict[str, FileStamp]:
-        """Stored pictures below a folder, with the stamps they were described at."""
         below = os.path.join(root, "")
         found = self._database.read("SELECT path, size_bytes, modified_ns FROM pictures")
         stamps = {os.fsdecode(path): FileStamp(size, modified) for path, size, modified in found}
         return {path: stamp for path, stamp in stamps.items() if path.startswith(below)}
 
+    @override
     def digests(self) -> set[bytes]:
-        """Digests of every content that has a row."""
         return {digest for (digest,) in self._database.read("SELECT digest FROM descriptors")}
 
+    @override
     def row_of(self, digest: bytes) -> np.ndarray | None:
-        """The stored row of a content, or None."""
         found = self._database.read("SELECT row FROM descriptors WHERE digest = ?", (digest,))
         return np.frombuffer(found[0][0], "<f4") if found else None
 
+    @override
     def put(self, described: Iterable[Described]) -> None:
-        """Stores pictures, and rows where the content is new, in one transaction; none of it is left out any more."""
         with self._changing() as db:
             some_removed = removals.has_table(db)
             for one in described:
@@ -164,8 +166,8 @@ class Store(Facts):
                 if some_removed:
                     removals.forget(db, [one.digest])
 
+    @override
     def drop(self, paths: Iterable[str]) -> None:
-        """Forgets pictures, then rows that no picture points to."""
         gone = [(os.fsencode(path),) for path in paths]
         if gone:
             with self._changing() as db:
@@ -173,28 +175,28 @@ class Store(Facts):
         with self._database.writing() as db:
             db.execute("DELETE FROM descriptors WHERE id NOT IN (SELECT descriptor FROM pictures)")
 
+    @override
     def take_out(self, digests: Iterable[bytes]) -> int:
-        """Takes contents out of the collection with all their files, which are remembered; says how many files."""
         with self._changing() as db:
             return removals.take_out(db, digests)
 
-    def taken_out(self) -> list[removals.Removal]:
-        """The files that were taken out, by content and path."""
+    @override
+    def taken_out(self) -> list[Removal]:
         return removals.removals(self._database)
 
+    @override
     def forget_removals(self, digests: Iterable[bytes]) -> None:
-        """Leaves contents that were taken out to the next sync again."""
         with self._database.writing() as db:
             removals.forget(db, digests)
 
-    def note_removals(self, met: Sequence[removals.Removal]) -> None:
-        """Remembers files that were met with contents which had been taken out."""
+    @override
+    def note_removals(self, met: Sequence[Removal]) -> None:
         if met:
             with self._database.writing() as db:
                 removals.note(db, met)
 
+    @override
     def note_sync(self, root: str, skipped: dict[str, str]) -> None:
-        """Notes that ``root`` was looked through, and which files below it were left out and why."""
         below = os.fsencode(os.path.join(root, ""))
         with self._database.writing() as db:
             same_or_below = (os.fsencode(root), len(below), below)
@@ -207,18 +209,18 @@ class Store(Facts):
                 "INSERT OR REPLACE INTO folders (path, synchronised) VALUES (?, ?)", (os.fsencode(root), now())
             )
 
+    @override
     def forget_folder(self, root: str) -> None:
-        """No longer counts ``root`` among the folders of the collection."""
         self.note_sync(root, {})
         with self._database.writing() as db:
             db.execute("DELETE FROM folders WHERE path = ?", (os.fsencode(root),))
 
+    @override
     def folder_paths(self) -> list[bytes]:
-        """The folders of the collection, in order of their paths; quick, whatever they hold."""
         return [path for (path,) in self._database.read("SELECT path FROM folders ORDER BY path")]
 
+    @override
     def folders(self) -> list[SyncedFolder]:
-        """The folders of the collection, in order of their paths."""
         found = self._database.read("SELECT path, synchronised FROM folders ORDER BY path")
         paths = [path for (path,) in self._database.read("SELECT path FROM pictures")]
         return [
@@ -226,28 +228,28 @@ class Store(Facts):
             for folder, when in found
         ]
 
+    @override
     def skipped(self) -> dict[str, str]:
-        """Files left out when their folders were last looked through, with the reasons."""
         found = self._database.read("SELECT path, reason FROM skipped ORDER BY path")
         return {os.fsdecode(path): reason for path, reason in found}
 
+    @override
     def count_pictures(self) -> int:
-        """Number of files."""
         return int(self._database.read("SELECT count(*) FROM pictures")[0][0])
 
+    @override
     def count_contents(self) -> int:
-        """Number of different contents, each with one row."""
         return int(self._database.read("SELECT count(*) FROM descriptors")[0][0])
 
+    @override
     def files_of(self, digest: bytes) -> list[str]:
-        """The files with a content, in order of path; none where it is unknown."""
         found = self._database.read(
             "SELECT path FROM pictures JOIN descriptors ON id = descriptor WHERE digest = ? ORDER BY path", (digest,)
         )
         return [os.fsdecode(path) for (path,) in found]
 
+    @override
     def files_of_each(self, digests: Sequence[bytes]) -> dict[bytes, list[str]]:
-        """The files with each of these contents, in order of path; unknown contents are left out."""
         files: dict[bytes, list[bytes]] = {}
         for start in range(0, len(digests), _AT_ONCE):
             some = digests[start : start + _AT_ONCE]
@@ -262,30 +264,30 @@ class Store(Facts):
                 files.setdefault(digest, []).append(path)
         return {digest: [os.fsdecode(path) for path in sorted(paths)] for digest, paths in files.items()}
 
+    @override
     def stamp_of(self, path: str) -> FileStamp | None:
-        """The stamp that a file was described at, or None where it is not in the collection."""
         found = self._database.read(
             "SELECT size_bytes, modified_ns FROM pictures WHERE path = ?", (os.fsencode(path),)
         )
         return FileStamp(*found[0]) if found else None
 
-    def pictures(self, offset: int = 0, limit: int = -1) -> Iterator[tuple[bytes, int]]:
-        """Paths, in order, with the numbers of their contents; from ``offset`` on, so many if ``limit`` is not -1."""
-        return self._database.stream(
-            "SELECT path, descriptor FROM pictures ORDER BY path LIMIT ? OFFSET ?", (limit, offset)
-        )
+    @override
+    def paths(self, offset: int = 0, limit: int = -1) -> Iterator[bytes]:
+        query = "SELECT path FROM pictures ORDER BY path LIMIT ? OFFSET ?"
+        return (path for (path,) in self._database.stream(query, (limit, offset)))
 
-    def digest_of(self, content: int) -> bytes:
-        """The digest of a content by its number, which is there."""
-        digest: bytes = self._database.read("SELECT digest FROM descriptors WHERE id = ?", (content,))[0][0]
+    @override
+    def digest_of(self, path: bytes) -> bytes:
+        query = "SELECT digest FROM pictures JOIN descriptors ON id = descriptor WHERE path = ?"
+        digest: bytes = self._database.read(query, (path,))[0][0]
         return digest
 
+    @override
     def holds(self, path: str) -> bool:
-        """Whether a file of this path is in the collection."""
         return bool(self._database.read("SELECT 1 FROM pictures WHERE path = ?", (os.fsencode(path),)))
 
+    @override
     def matrix(self) -> tuple[list[str], list[bytes], np.ndarray]:
-        """Paths in order, their contents' digests, and their rows (n, d) float32."""
         dim = int(self.meta("dim") or 0)
         count = self.count_pictures()
         rows = np.empty((count, dim), np.float32)
@@ -321,8 +323,8 @@ class Store(Facts):
                 rows[position] = self._decoded(row, "a picture", dim)
         return rows
 
+    @override
     def mean_row(self) -> np.ndarray:
-        """The mean of the rows of every different content, (d,) float64; of one content at least."""
         dim = int(self.meta("dim") or 0)
         total, count = np.zeros(dim), 0
         for (row,) in self._database.stream("SELECT row FROM descriptors"):
@@ -340,8 +342,8 @@ class Store(Facts):
 
     # Whitenings
 
+    @override
     def whitening(self) -> StoredWhitening | None:
-        """The whitening in force, or None."""
         found = self._database.read(
             "SELECT version, learned_here, content FROM whitenings"
             " WHERE version = (SELECT CAST(value AS INTEGER) FROM meta WHERE key = 'whitening')"
@@ -351,8 +353,8 @@ class Store(Facts):
         version, learned_here, content = found[0]
         return StoredWhitening(version, bool(learned_here), Whitening.from_bytes(content))
 
+    @override
     def put_whitening(self, whitening: Whitening | None, *, learned_here: bool) -> None:
-        """Puts a whitening in force as a new version; None for none. Earlier versions stay in the file."""
         with self._changing() as db:
             version = NO_WHITENING
             if whitening is not None:
@@ -363,7 +365,7 @@ class Store(Facts):
                 version = str(cursor.lastrowid)
             put_meta(db, "whitening", version)
 
+    @override
     def forget_whitening(self) -> None:
-        """As if none had ever been in force or declined. Earlier versions stay in the file."""
         with self._changing() as db:
             db.execute("DELETE FROM meta WHERE key = 'whitening'")

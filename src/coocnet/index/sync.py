@@ -11,20 +11,17 @@ import stat
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
 
 import numpy as np
-from filelock import FileLock, Timeout
 
 from coocnet.data.images import Picture, content_digest, decode, read_bytes
 from coocnet.data.walk import FileStamp, FoundFile, Walk, real_folder, walk
-from coocnet.errors import ImageError, IndexBusyError, IndexStorageError, InputError, printable
-from coocnet.index.database import LOCK_NAME
+from coocnet.errors import ImageError, InputError, printable
 from coocnet.index.layer import take_shipped
-from coocnet.index.removals import CHANGED, TAKEN_OUT, Removal
-from coocnet.index.store import Described, Store
+from coocnet.index.records import Described, Records, Removal
+from coocnet.index.removals import CHANGED, TAKEN_OUT
 from coocnet.recipe import Recipe
 
 _STORE_EVERY_S = 0.5
@@ -105,7 +102,7 @@ Outcome: TypeAlias = "np.ndarray | ImageError | None"
 
 
 def synchronise(
-    store: Store,
+    store: Records,
     recipe: Recipe,
     folder: str | os.PathLike[str],
     describer: Callable[[], RowSource],
@@ -158,7 +155,7 @@ class Run:
 
     def __init__(
         self,
-        store: Store,
+        store: Records,
         recipe: Recipe,
         stored_paths: set[str],
         progress: Callable[[SyncProgress], None] | None,
@@ -266,7 +263,7 @@ class Run:
 
 
 def _look_through(
-    folder: str | os.PathLike[str], store: Store, allow_empty: bool
+    folder: str | os.PathLike[str], store: Records, allow_empty: bool
 ) -> tuple[Walk, dict[str, FileStamp]]:
     """What the folder holds now, and what is stored of it."""
     root = real_folder(folder)
@@ -293,7 +290,7 @@ def _is_gone(root: str) -> bool:
         return False
 
 
-def _drop_former_name(store: Store, folder: str | os.PathLike[str], root: str) -> int:
+def _drop_former_name(store: Records, folder: str | os.PathLike[str], root: str) -> int:
     """Where a folder of the collection was replaced by a link to another, its pictures go by their real names now."""
     literal = os.path.abspath(os.path.expanduser(folder))
     if literal == root or all(one.path != literal for one in store.folders()):
@@ -302,23 +299,3 @@ def _drop_former_name(store: Store, folder: str | os.PathLike[str], root: str) -
     store.drop(former)
     store.forget_folder(literal)
     return len(former)
-
-
-@contextmanager
-def sole_writer(store: Store) -> Iterator[None]:
-    """Holds the index against a second sync; the system releases it however this process ends."""
-    store.check_in_place()
-    lock = FileLock(store.location / LOCK_NAME, timeout=0)
-    try:
-        lock.acquire()
-    except Timeout as error:
-        raise IndexBusyError(
-            f"{printable(store.location)} is being synchronised by another process; "
-            "searching is possible meanwhile, a second sync when it has finished."
-        ) from error
-    except OSError as error:
-        raise IndexStorageError(f"{printable(store.location)} cannot be written: {error}") from error
-    try:
-        yield
-    finally:
-        lock.release()
