@@ -1,6 +1,7 @@
 """The index: a folder that remembers the rows of a collection, keeps up with it, and is searched."""
 
 from coocnet.index.approximate import ApproximateInfo
+from coocnet.index.collection import Index
 from coocnet.index.gallery import Hit
 from coocnet.index.info import IndexInfo
 from coocnet.index.local import LocalIndex, open_index
@@ -10,6 +11,7 @@ from coocnet.index.sync import SyncProgress, SyncReport
 __all__ = [
     "ApproximateInfo",
     "Hit",
+    "Index",
     "IndexInfo",
     "LocalIndex",
     "SyncProgress",
