@@ -15,7 +15,7 @@ test: $(VENV)/.develops
 	$(BIN)/python -m pytest
 
 test-all: $(VENV)/.develops
-	$(BIN)/python -m pytest -m "slow or not slow"
+	$(BIN)/python -m pytest -m "not milvus"
 
 check: $(VENV)/.develops
 	$(BIN)/ruff check

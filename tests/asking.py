@@ -18,7 +18,7 @@ from starlette.testclient import TestClient
 
 from coocnet.data.images import content_digest
 from coocnet.describe import Describer
-from coocnet.index import LocalIndex, open_index
+from coocnet.index import Index, open_index
 from coocnet.recipe import Recipe
 from coocnet.serve import Settings, make_app
 
@@ -48,7 +48,7 @@ class Shelf:
         photos = Path(shutil.copytree(self.photos, folder / "photos"))
         return shelved(photos, folder / "photos.cooc", recipe)
 
-    def open(self) -> LocalIndex:
+    def open(self) -> Index:
         return open_index(self.place)
 
 

@@ -216,7 +216,7 @@ def test_a_box_searches_for_the_part(command, library: Path) -> None:
             "there is no index",
         ),
         (("index", "nowhere", "-i", "typo.cooc", "--allow-empty"), 1, "there is no index"),
-        (("search", "photos/instance000_view00.jpg", "-i", "milvus://host/x"), 1, "'milvus://host/x'"),
+        (("search", "photos/instance000_view00.jpg", "-i", "redis://host/x"), 1, "'redis://host/x'"),
         (("search", "photos/instance000_view00.jpg", "--qe", "more"), 1, "none, aqe, alpha-qe; got 'more'"),
         (("search", "photos/instance000_view00.jpg", "--qe", "alpha-qe"), 1, "never whitened"),
         (

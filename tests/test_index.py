@@ -593,8 +593,8 @@ def test_no_index_and_foreign_places_are_refused_and_left_alone(tmp_path, recipe
     with pytest.raises(ForeignIndexError, match="holds other things"):
         open_index(tmp_path / "mine", recipe)
     assert [p.name for p in (tmp_path / "mine").iterdir()] == ["diary.txt"]
-    with pytest.raises(InputError, match="milvus"):
-        open_index("milvus://host/photos", recipe)
+    with pytest.raises(InputError, match="redis://host/photos"):
+        open_index("redis://host/photos", recipe)
 
 
 def _other_database(path: Path) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from coocnet.errors import InputError
-from coocnet.index import LocalIndex, approximate, kept, open_index, searchable
+from coocnet.index import Index, approximate, kept, open_index, searchable
 from coocnet.recipe import Recipe
 from coocnet.whitening import unit_rows
 from indexing import Unused, named, put, synthetic_rows
@@ -54,7 +54,7 @@ def alike(rows: np.ndarray) -> np.ndarray:
     return moved / np.linalg.norm(moved, axis=1, keepdims=True)
 
 
-def recall(index: LocalIndex, queries: np.ndarray, k: int = 10) -> float:
+def recall(index: Index, queries: np.ndarray, k: int = 10) -> float:
     """The part of the exact answers that the approximate search gives, all of its similarities being right."""
     found, right = index.search(queries, k=k, exact=False), index.search(queries, k=k, exact=True)
     for ours, theirs in zip(found, right, strict=True):

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from coocnet.errors import InputError
-from coocnet.index import LocalIndex, open_index
+from coocnet.index import Index, open_index
 from coocnet.serve.cut import LearnedCut
 from coocnet.serve.desks import Asking, Desk, SearchDesk
 from coocnet.serve.problems import Problem
@@ -237,5 +237,5 @@ def test_a_cut_that_is_given_is_the_automatic_threshold(filled):
             index.search(rows, k=9, threshold="auto", cut=np.nan)
 
 
-def _nearest(index: LocalIndex, row: np.ndarray) -> str:
+def _nearest(index: Index, row: np.ndarray) -> str:
     return index.search(row, k=1)[0][0].path

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     from coocnet.data import Box
     from coocnet.describe import Describer
-    from coocnet.index import Hit, IndexInfo, LocalIndex, SyncReport
+    from coocnet.index import Hit, Index, IndexInfo, SyncReport
     from coocnet.recipe import Recipe
 
 _SKIPPED_SHOWN = 20
@@ -298,7 +298,7 @@ def _recipe_for(index_place: str, recipe: str | None, weights: str) -> Recipe:
         return with_weights(Recipe(), weights)
 
 
-def _build_ann(opened: LocalIndex, report: SyncReport) -> InputError | None:
+def _build_ann(opened: Index, report: SyncReport) -> InputError | None:
     """Builds an approximate search unless one is in force; the error, to be raised once the report is printed."""
     held = opened.info()
     if held.approximate is not None and not held.out_of_force:
@@ -317,7 +317,7 @@ def _build_ann(opened: LocalIndex, report: SyncReport) -> InputError | None:
 
 
 def _query_row(
-    opened: LocalIndex, image: Path, box: Box | None, device: str | None, scales: tuple[float, ...] | None
+    opened: Index, image: Path, box: Box | None, device: str | None, scales: tuple[float, ...] | None
 ) -> np.ndarray:
     """The stored row where the picture is known and whole, else a fresh one."""
     known = None if box or scales else opened.row_of_file(image)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from coocnet.describe import Describer
-    from coocnet.index import LocalIndex
+    from coocnet.index import Index
 
 
 @app.command(epilog="Example:  coocnet remove ~/Pictures/receipt.jpg --index ~/pictures.cooc")
@@ -81,7 +81,7 @@ def _print_removed(taken_out: Mapping[bytes, Sequence[str]]) -> None:
         out.print("No picture is taken out of this collection.")
 
 
-def _not_here(opened: LocalIndex, picture: str, digest: bytes) -> str:
+def _not_here(opened: Index, picture: str, digest: bytes) -> str:
     if digest in opened.removed():
         return f"{printable(picture)} was taken out of this collection already"
     return f"{printable(picture)} is not in this collection as it is now: was it changed since coocnet index?"

@@ -4,7 +4,8 @@ from coocnet.index.approximate import ApproximateInfo
 from coocnet.index.collection import Index
 from coocnet.index.gallery import Hit
 from coocnet.index.info import IndexInfo
-from coocnet.index.local import LocalIndex, open_index
+from coocnet.index.local import LocalIndex
+from coocnet.index.opening import open_index
 from coocnet.index.records import SyncedFolder
 from coocnet.index.sync import SyncProgress, SyncReport
 

@@ -16,6 +16,7 @@ from coocnet.data.images import content_digest, read_bytes
 from coocnet.errors import InputError
 from coocnet.fetch import Progress
 from coocnet.index import editing, layer, names
+from coocnet.index.approximate import ApproximateInfo
 from coocnet.index.facts import mismatch
 from coocnet.index.gallery import Hit
 from coocnet.index.info import IndexInfo
@@ -263,6 +264,77 @@ class Index(ABC):
     @abstractmethod
     def approximates(self, *, k: int, expansion: str | None = None, reranking: str = "none") -> bool:
         """Whether :meth:`search` would answer approximately where nobody asks for either."""
+
+    @abstractmethod
+    def let_rows_stand(self, share: float) -> None:
+        """Has searches answer from the rows of some moments ago, where these take long to make anew.
+
+        While a sync goes on, the rows of a large collection would be made anew for nearly every search. Now they are
+        so often at most that it takes this share of the time, and once a minute at least; those that are made within
+        50 ms are so at every change, as before.
+
+        Args:
+            share: above 0, at most 1, which is the beginning.
+
+        Raises:
+            InputError: something else.
+        """
+
+    @abstractmethod
+    def look_anew(self) -> None:
+        """Has the next search see what is stored now, whatever :meth:`let_rows_stand` says.
+
+        But where rows took a second or more to make the last time, that holds on: single changes would else keep a
+        large collection from being searched.
+        """
+
+    @abstractmethod
+    def build_ann(self, *, progress: Callable[[int, int], None] | None = None) -> ApproximateInfo:
+        """Builds an approximate search through FAISS and keeps it beside the index; a sync builds it anew when due.
+
+        Pictures that come or go are seen at once, without building. It suits the whitening in force; with another
+        one, searches are exact until it is built again, which the next sync does. From 500,000 pictures on a sync
+        builds one unasked.
+
+        Args:
+            progress: called with pictures done, and pictures in all.
+
+        Returns:
+            What :meth:`info` has of it from now on.
+
+        Raises:
+            InputError: FAISS is not installed, fewer than 1,000 different pictures, pictures that are so little alike
+                that it would not be faster, or it cannot be written.
+        """
+
+    @abstractmethod
+    def prepare_reranking(self, *, offline: bool = False, progress: Callable[[int, int], None] | None = None) -> None:
+        """Finds each picture's neighbours once and keeps them beside the index, for every re-ranking to come.
+
+        They are left unused once the collection or its whitening changes, until this is called again.
+
+        Args:
+            offline: also solve diffusion for every picture: 8 kB for each, and then a query is a few lookups.
+            progress: called with pictures whose neighbours are found, and pictures in all.
+
+        Raises:
+            InputError: weights by similarity of rows that were never whitened or centred; scipy is not installed; or
+                the file cannot be written.
+        """
+
+    @abstractmethod
+    def use_storage(self, storage: str) -> None:
+        """Says how the rows of 5,000 pictures or more are kept for searching.
+
+        Args:
+            storage: "float32"; or "float16", half the memory and disk beside the index, whose own rows stay float32.
+                Then the similarities are those of the rounded rows: on unit rows off by less than 0.0005, in practice
+                by about 0.00001, so that only pictures as alike as that may change their order.
+
+        Raises:
+            InputError: something else.
+            IndexBusyError: another process is synchronising this index.
+        """
 
     @abstractmethod
     def auto_threshold(self, *, dim: int | None = None) -> float:

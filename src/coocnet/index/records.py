@@ -7,9 +7,10 @@ Rows belong to content, not to names: a picture is a path with a stamp that poin
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator, MutableSet, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
@@ -44,6 +45,13 @@ class Removal:
     digest: bytes
     path: str
     stamp: FileStamp
+
+
+class Known(Protocol):
+    """Contents that have rows."""
+
+    def __contains__(self, digest: object) -> bool: ...
+    def add(self, digest: bytes) -> None: ...  # noqa: D102
 
 
 class Records(Facts):
@@ -83,7 +91,7 @@ class Records(Facts):
         """Stored pictures below a folder, with the stamps they were described at."""
 
     @abstractmethod
-    def digests(self) -> MutableSet[bytes]:
+    def digests(self) -> Known:
         """Digests of every content that has a row; what is added to it is known to it alone."""
 
     @abstractmethod

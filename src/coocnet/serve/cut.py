@@ -6,7 +6,7 @@ import asyncio
 import time
 
 from coocnet.errors import CoocnetError, InputError
-from coocnet.index import LocalIndex
+from coocnet.index import Index
 from coocnet.serve.desks import Desk
 from coocnet.serve.problems import Problem, log
 
@@ -14,7 +14,7 @@ _GROWN_BY = 0.1
 
 
 class LearnedCut:
-    """What :meth:`coocnet.index.LocalIndex.auto_threshold` says of an index, or said when it was little different.
+    """What :meth:`coocnet.index.Index.auto_threshold` says of an index, or said when it was little different.
 
     To learn it takes seconds for a large collection. So a search waits for the first one alone; when a tenth of the
     contents is new or gone, or the whitening is another, it is learned again, and the former stands until then.
@@ -74,12 +74,12 @@ class LearnedCut:
             self._learning = None
 
 
-def _told_apart(index: LocalIndex) -> tuple[int, str]:
+def _told_apart(index: Index) -> tuple[int, str]:
     whitening = index.whitening()
     return index.contents, "" if whitening is None else repr(sorted(whitening.provenance.items()))
 
 
-def _learned(index: LocalIndex) -> float | InputError:
+def _learned(index: Index) -> float | InputError:
     try:
         return index.auto_threshold()
     except InputError as error:

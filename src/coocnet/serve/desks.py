@@ -19,11 +19,11 @@ import numpy as np
 from jaxtyping import Float
 
 from coocnet.errors import CoocnetError, IndexStorageError
-from coocnet.index import Hit, LocalIndex
+from coocnet.index import Hit, Index
 from coocnet.serve.problems import Problem, overloaded
 
 T = TypeVar("T")
-Opener = Callable[[], LocalIndex]
+Opener = Callable[[], Index]
 
 QUERIES_AT_ONCE = 64
 _SHARE_OF_TIME = 0.1
@@ -34,9 +34,9 @@ class _Held:
 
     def __init__(self, opener: Opener) -> None:
         self._opener = opener
-        self._index: LocalIndex | None = None
+        self._index: Index | None = None
 
-    def index(self) -> LocalIndex:
+    def index(self) -> Index:
         if self._index is not None:
             try:
                 self._index.check_in_place()
@@ -66,7 +66,7 @@ class Desk:
         self._taken = 0
         self._guard = threading.Lock()
 
-    async def do(self, work: Callable[[LocalIndex], T]) -> T:
+    async def do(self, work: Callable[[Index], T]) -> T:
         """Does a piece of work on the index in one of the threads.
 
         Raises:
@@ -84,7 +84,7 @@ class Desk:
         """Ends the threads when what they do is done; what waits is given up."""
         self._threads.shutdown(wait=True, cancel_futures=True)
 
-    def _done(self, work: Callable[[LocalIndex], T]) -> T:
+    def _done(self, work: Callable[[Index], T]) -> T:
         held: _Held | None = getattr(self._local, "held", None)
         if held is None:
             held = self._local.held = _Held(self._opener)
@@ -98,7 +98,7 @@ class Desk:
 
 @dataclass(frozen=True)
 class Asking:
-    """How is searched, see :meth:`coocnet.index.LocalIndex.search`; what is asked alike is answered together."""
+    """How is searched, see :meth:`coocnet.index.Index.search`; what is asked alike is answered together."""
 
     k: int
     threshold: float | Literal["auto"] | None = None
@@ -163,7 +163,7 @@ class SearchDesk:
         self._thread.start()
 
     async def search(self, row: Float[np.ndarray, " d"], asking: Asking, *, relevant: Sequence[bytes] = ()) -> Answer:
-        """Searches the index; see :meth:`coocnet.index.LocalIndex.search`.
+        """Searches the index; see :meth:`coocnet.index.Index.search`.
 
         Raises:
             Problem: as many queries wait as may.
@@ -173,7 +173,7 @@ class SearchDesk:
         self._put(_Waiting(row, tuple(relevant), asking, answer))
         return await asyncio.wrap_future(answer)
 
-    async def do(self, work: Callable[[LocalIndex], T]) -> T:
+    async def do(self, work: Callable[[Index], T]) -> T:
         """Does a piece of work that needs what a search holds."""
         future: Future[T] = Future()
 
@@ -269,7 +269,7 @@ def _but_for_k(asking: Asking) -> Asking:
     return replace(asking, k=0) if asking.reranking == "none" else asking
 
 
-def _patient(index: LocalIndex) -> LocalIndex:
+def _patient(index: Index) -> Index:
     index.let_rows_stand(_SHARE_OF_TIME)
     return index
 

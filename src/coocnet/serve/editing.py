@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from coocnet.data.images import content_digest, measured, read_bytes
 from coocnet.errors import ImageError, IndexStorageError, InputError, printable
-from coocnet.index import LocalIndex
+from coocnet.index import Index
 from coocnet.output import written_whole
 from coocnet.serve.problems import Problem
 
@@ -21,9 +21,7 @@ _SUFFIXES = {"JPEG": ".jpg", "MPO": ".jpg", "TIFF": ".tif", "HEIF": ".heic"}
 _NAME_BYTES = 120
 
 
-def add(
-    index: LocalIndex, content: bytes, name: str, *, folder: str, describer: Callable[[LocalIndex], Describer]
-) -> bytes:
+def add(index: Index, content: bytes, name: str, *, folder: str, describer: Callable[[Index], Describer]) -> bytes:
     """Takes a picture into the collection: into the folder as a file, and into the index; gives its digest.
 
     A picture that is there already is left as it is, and one that was taken out is taken back.
@@ -76,7 +74,7 @@ def _free_place(folder: str, name: str, digest: bytes, kind: str) -> str:
     return next(path for path in places if not os.path.lexists(path) or _holds(path, digest))
 
 
-def remove(index: LocalIndex, digest: bytes) -> None:
+def remove(index: Index, digest: bytes) -> None:
     """Takes a picture out of the collection; its files stay.
 
     Raises:
@@ -88,7 +86,7 @@ def remove(index: LocalIndex, digest: bytes) -> None:
     index.remove([digest])
 
 
-def restore(index: LocalIndex, digest: bytes, *, describer: Callable[[LocalIndex], Describer]) -> None:
+def restore(index: Index, digest: bytes, *, describer: Callable[[Index], Describer]) -> None:
     """Takes a picture back that was taken out.
 
     Raises:

@@ -6,7 +6,7 @@ import os
 
 from coocnet import __version__
 from coocnet.errors import printable
-from coocnet.index import LocalIndex
+from coocnet.index import Index
 from coocnet.recipe import Recipe
 from coocnet.serve import models
 from coocnet.serve.problems import Places
@@ -16,10 +16,8 @@ _SKIPPED_TOLD = 1000
 _WHITENING_TOLD = ("version", "kind", "pictures", "pairs", "rank", "shrinkage", "shipped")
 
 
-def info_document(
-    index: LocalIndex, settings: Settings, places: Places, *, name: str, cut: float | None
-) -> models.Info:
-    """See :meth:`coocnet.index.LocalIndex.info`.
+def info_document(index: Index, settings: Settings, places: Places, *, name: str, cut: float | None) -> models.Info:
+    """See :meth:`coocnet.index.Index.info`.
 
     Args:
         index: what is served.

@@ -32,7 +32,7 @@ class Job:
     Attributes:
         id: its number, as text.
         folders: to be looked through, by their paths.
-        options: of :meth:`coocnet.index.LocalIndex.sync`.
+        options: of :meth:`coocnet.index.Index.sync`.
         skipped: what was left out, each with its reason.
         stop: set once it is to end.
         process: what does it.

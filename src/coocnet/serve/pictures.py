@@ -14,7 +14,7 @@ from PIL import Image
 
 from coocnet.data.images import Measured, content_digest, decode, measured, open_file, read_bytes, stream_digest
 from coocnet.errors import ImageError
-from coocnet.index import LocalIndex
+from coocnet.index import Index
 from coocnet.serve.kept import Kept
 from coocnet.serve.problems import Problem
 from coocnet.serve.settings import Settings
@@ -75,7 +75,7 @@ class PictureFiles:
         self._thumbnails: Kept[bytes] = Kept(settings.kept_thumbnail_bytes, len)
         self._sizes: Kept[Measured] = Kept(_SIZES_KEPT)
 
-    def content(self, index: LocalIndex, digest: bytes) -> Content:
+    def content(self, index: Index, digest: bytes) -> Content:
         """The bytes of a picture of the collection.
 
         Raises:
@@ -90,7 +90,7 @@ class PictureFiles:
                 return Content(digest, content, index.name_of(path))
         raise _gone()
 
-    def original(self, index: LocalIndex, digest: bytes) -> Original:
+    def original(self, index: Index, digest: bytes) -> Original:
         """A picture's file, found to be what the index has described, without all of it in memory.
 
         Raises:
@@ -107,7 +107,7 @@ class PictureFiles:
                     return Original(stream, size_bytes, index.name_of(path), kind)
         raise _gone()
 
-    def thumbnail(self, index: LocalIndex, digest: bytes, size_px: int) -> bytes:
+    def thumbnail(self, index: Index, digest: bytes, size_px: int) -> bytes:
         """A JPEG of a picture of the collection, upright, its longer side at most ``size_px``.
 
         Raises:
@@ -161,7 +161,7 @@ def _measured(stream: BinaryIO, path: str) -> Measured:
     return measured(head + stream.read(), path)
 
 
-def _paths(index: LocalIndex, digest: bytes) -> list[str]:
+def _paths(index: Index, digest: bytes) -> list[str]:
     paths = index.files_of(digest)
     if not paths:
         raise Problem(404, "unknown-picture", f"no picture of this collection has the id {digest.hex()}")

@@ -11,7 +11,7 @@ from jaxtyping import Float, UInt8
 
 from coocnet.data.images import Box, Measured, Picture, content_digest, decode, measured
 from coocnet.errors import CoocnetError, ImageError
-from coocnet.index import LocalIndex
+from coocnet.index import Index
 from coocnet.serve.kept import Kept
 from coocnet.serve.pictures import PictureFiles
 from coocnet.serve.problems import Problem, log
@@ -100,7 +100,7 @@ class Queries:
             raise ImageError(_LABEL, f"more than {self._settings.upload_px / 1e6:g} megapixels")
         return size
 
-    def content(self, index: LocalIndex, source: Source) -> bytes:
+    def content(self, index: Index, source: Source) -> bytes:
         """The bytes of a picture.
 
         Raises:
@@ -115,7 +115,7 @@ class Queries:
             )
         return kept
 
-    def row(self, index: LocalIndex, source: Source) -> Float[np.ndarray, " d"]:
+    def row(self, index: Index, source: Source) -> Float[np.ndarray, " d"]:
         """The row of a picture or of its part, before whitening, as the network describes it.
 
         Raises:
@@ -131,7 +131,7 @@ class Queries:
             self._rows.put(key, row)
         return row
 
-    def part(self, index: LocalIndex, source: Source) -> tuple[UInt8[np.ndarray, "h w 3"], Part]:
+    def part(self, index: Index, source: Source) -> tuple[UInt8[np.ndarray, "h w 3"], Part]:
         """The pixels that are described, and where in the picture they lie.
 
         Raises:
@@ -153,7 +153,7 @@ class Queries:
         box = (max(x1, 0), max(y1, 0), min(x2, width), min(y2, height))
         return picture.pixels, Part(box, (width, height))
 
-    def explained(self, index: LocalIndex, query: Source, result: Source) -> tuple[Explanation, Part, Part]:
+    def explained(self, index: Index, query: Source, result: Source) -> tuple[Explanation, Part, Part]:
         """Where the similarity of two pictures comes from; see :func:`coocnet.explain.explain`.
 
         Raises:
@@ -176,7 +176,7 @@ class Queries:
         return found
 
     def heat(
-        self, index: LocalIndex, source: Source, kind: str
+        self, index: Index, source: Source, kind: str
     ) -> tuple[Float[np.ndarray, "rows columns"], UInt8[np.ndarray, "h w 3"], Part]:
         """Sums over channels of a picture's map or of its direct co-occurrence, with the pixels they are of.
 
@@ -193,7 +193,7 @@ class Queries:
         sums: np.ndarray = a[0].sum(0).float().cpu().numpy()
         return sums, pixels, part
 
-    def warm_up(self, index: LocalIndex) -> None:
+    def warm_up(self, index: Index) -> None:
         """Describes a plain picture in every way once, so that no client waits for what the first time takes.
 
         Raises:
@@ -206,7 +206,7 @@ class Queries:
         describer.describe_pixels(pixels[None])
         direct_cooccurrence(describer.map_of(pixels), describer.recipe)
 
-    def describer(self, index: LocalIndex) -> Describer:
+    def describer(self, index: Index) -> Describer:
         """One whose rows belong in the index as it is now; loaded once for all threads.
 
         Raises:
@@ -223,7 +223,7 @@ class Queries:
                 self._describer = held
             return held
 
-    def _mean_row(self, index: LocalIndex) -> np.ndarray | None:
+    def _mean_row(self, index: Index) -> np.ndarray | None:
         state = index.state()
         kept = self._means.get(state)
         if kept is None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from coocnet.errors import CoocnetError, InputError, printable
-from coocnet.index import Hit, LocalIndex, open_index
+from coocnet.index import Hit, Index, open_index
 from coocnet.serve import editing, models
 from coocnet.serve.cut import LearnedCut
 from coocnet.serve.desks import Answer, Asking, Desk, SearchDesk
@@ -89,7 +89,7 @@ class Service:
         self._cut = LearnedCut(self._compute)
         self.jobs = SyncJobs(settings, self.places, changed=self._changed)
 
-    def open(self) -> LocalIndex:
+    def open(self) -> Index:
         """The index, for the thread that calls."""
         return self._opened(self.settings)
 
@@ -164,18 +164,18 @@ class Service:
 
     # What requests ask
 
-    async def look_up(self, work: Callable[[LocalIndex], T]) -> T:
+    async def look_up(self, work: Callable[[Index], T]) -> T:
         """Does something short with the index, or with a file."""
         return await self._lookups.do(work)
 
-    async def decode(self, work: Callable[[LocalIndex], T]) -> T:
+    async def decode(self, work: Callable[[Index], T]) -> T:
         """Does something that decodes a picture, which may be a large one."""
         return await self._decode.do(work)
 
-    async def compute(self, work: Callable[[LocalIndex], T]) -> T:
+    async def compute(self, work: Callable[[Index], T]) -> T:
         """Does something with the network."""
 
-        def with_a_share(index: LocalIndex) -> T:
+        def with_a_share(index: Index) -> T:
             with self._shares.taken():
                 return work(index)
 
@@ -221,7 +221,7 @@ class Service:
         first = await self._search.search(row, Asking(1, expansion="none"))
         return first.hits[0].similarity if first.hits else None
 
-    def _hits(self, index: LocalIndex, hits: Sequence[Hit], offset: int, identical: bytes | None) -> list[models.Hit]:
+    def _hits(self, index: Index, hits: Sequence[Hit], offset: int, identical: bytes | None) -> list[models.Hit]:
         found = []
         files = index.files_of_each([hit.digest for hit in hits])
         # What is not there any more was taken out, or is gone, since the rows were read that were searched.
@@ -316,7 +316,7 @@ class Service:
         return self.jobs.begin([folder])
 
     @staticmethod
-    def _opened(settings: Settings) -> LocalIndex:
+    def _opened(settings: Settings) -> Index:
         if settings.recipe is not None:
             open_index(settings.place).close()  # refuses where there is none, which a recipe would have made
         return open_index(settings.place, settings.recipe)
@@ -338,7 +338,7 @@ def _too_many_rerankings() -> Problem:
     return Problem(503, "overloaded", detail, retry_after_s=_RERANKING_TAKES_S)
 
 
-def _made_ready(index: LocalIndex) -> None:
+def _made_ready(index: Index) -> None:
     """Searches once, so that the rows are in memory."""
     _, some = index.listing(offset=0, limit=1)
     for _, digest in some:

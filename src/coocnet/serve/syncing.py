@@ -39,7 +39,7 @@ def begun(asked: Mapping[str, Any]) -> Iterator[subprocess.Popen[str]]:
 
     Args:
         asked: the index's "place", its "recipe" as TOML or null, "device" and "engine" (see
-            :class:`coocnet.describe.Describer`), "folders", "options" of :meth:`coocnet.index.LocalIndex.sync`, and
+            :class:`coocnet.describe.Describer`), "folders", "options" of :meth:`coocnet.index.Index.sync`, and
             "places", which are kept out of what it tells.
     """
     # What is said to all processes of a terminal or a unit is the service's, which then says so here. In a session of

@@ -8,7 +8,7 @@ from urllib.parse import quote
 from fastapi import APIRouter, Query, Response
 from fastapi.responses import StreamingResponse
 
-from coocnet.index import LocalIndex
+from coocnet.index import Index
 from coocnet.serve import models
 from coocnet.serve.pictures import MEDIA_TYPES
 from coocnet.serve.problems import Problem
@@ -37,7 +37,7 @@ async def listing(
 ) -> models.Pictures:
     """The files of the collection in order of path; copies of a picture are listed each."""
 
-    def listed(index: LocalIndex) -> models.Pictures:
+    def listed(index: Index) -> models.Pictures:
         total, page = index.listing(offset=offset, limit=limit, contains=contains)
         names = index.names_of(path for path, _ in page)
         shown = [_picture(service, path, digest, name) for (path, digest), name in zip(page, names, strict=True)]
@@ -108,7 +108,7 @@ async def restore(service: Serving, digest: PictureId) -> models.PictureDetails:
 async def removed(service: Serving) -> models.RemovedPictures:
     """What was taken out of the collection."""
 
-    def listed(index: LocalIndex) -> models.RemovedPictures:
+    def listed(index: Index) -> models.RemovedPictures:
         return models.RemovedPictures(
             pictures=[
                 models.Removed(id=digest.hex(), names=[index.name_of(path) for path in paths])
@@ -130,7 +130,7 @@ def _picture(service: Service, path: str, digest: bytes, name: str) -> models.Pi
     )
 
 
-def _details(service: Service, index: LocalIndex, digest: bytes) -> models.PictureDetails:
+def _details(service: Service, index: Index, digest: bytes) -> models.PictureDetails:
     paths = index.files_of(digest)
     if not paths:
         raise Problem(404, "unknown-picture", f"no picture of this collection has the id {digest.hex()}")
