@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import zlib
 from collections.abc import Callable, Iterator
 
@@ -112,10 +113,19 @@ def _can_be_wrong(operation: schemathesis.schemas.APIOperation) -> bool:
     )
 
 
+def _await_syncs(url: str) -> None:
+    """Waits until nobody holds the index: what writes is refused as long as a sync does."""
+    until = time.monotonic() + 120
+    while any(job["state"] in ("waiting", "running") for job in httpx.get(f"{url}api/jobs").json()["jobs"]):
+        assert time.monotonic() < until
+        time.sleep(0.1)
+
+
 def _answers(document: schemathesis.schemas.BaseSchema, mode: schemathesis.GenerationMode, check, subtests) -> None:
     for operation in (described.ok() for described in document.get_all_operations()):
         if mode is schemathesis.GenerationMode.NEGATIVE and not _can_be_wrong(operation):
             continue
+        _await_syncs(str(document.config.base_url))
         with subtests.test(operation.label):
             MANNERS(given(operation.as_strategy(generation_mode=mode))(check))()
 
