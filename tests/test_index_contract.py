@@ -162,6 +162,26 @@ def test_a_whitening_is_a_layer_that_is_put_on_and_taken_off(both, describer, sc
     agree(index.search(queries, k=5), plain)
 
 
+def test_a_learned_whitening_that_the_recipe_does_not_want_is_not_searched_with(both, describer, scenes) -> None:
+    queries = describer.describe(sorted((scenes[0] / "queries").iterdir())[:3])
+    index, beside = both
+    whitening = beside.fit_whitening(dim=8)
+    for one in (index, beside):
+        with one._store.sole_writer():
+            one._store.put_whitening(whitening, learned_here=True)
+    agree(index.search(queries, k=5, expansion="aqe"), beside.search(queries, k=5, expansion="aqe"))
+
+
+def test_what_is_read_is_told_from_what_was_read_before(both, tmp_path, describer) -> None:
+    index, _ = both
+    before = index.state()
+    assert index.state() == before
+    lone = tmp_path / "lone.png"
+    Image.new("RGB", (60, 40), "teal").save(lone)
+    index.add([lone], describer=describer)
+    assert index.state() != before
+
+
 def test_pictures_are_taken_out_and_taken_back(both, photos, describer) -> None:
     index, beside = both
     copied = beside.row_of_file(photos / "copy0.jpg")

@@ -48,7 +48,7 @@ class Index(ABC):
         self.close()
 
     def close(self) -> None:
-        """Releases the file; everything is stored already."""
+        """Releases the file or the connection; everything is stored already."""
         self._store.close()
 
     @property
@@ -59,7 +59,7 @@ class Index(ABC):
     @property
     @abstractmethod
     def location(self) -> str:
-        """The index's own folder."""
+        """The index's own folder, or its address without a password."""
 
     @property
     def dim(self) -> int:

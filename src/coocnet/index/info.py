@@ -18,7 +18,7 @@ class IndexInfo:
     """What an index holds.
 
     Attributes:
-        location: its folder.
+        location: its folder or its address.
         recipe: how its rows were made.
         pictures: number of files.
         contents: number of different contents, each with one row.
@@ -29,7 +29,7 @@ class IndexInfo:
         whitening: provenance of the whitening in force, or None.
         whitening_declined: the user asked for none.
         folders: the folders it was synchronised with.
-        size_bytes: of the index on disk, with what is derived from it.
+        size_bytes: of the index on disk, with what is derived from it; on a server the numbers of its rows alone.
         storage: how rows are kept for searching once there are many.
         rows_are_kept: whether there are so many.
         approximate: the approximate search that was built for these rows, or None.

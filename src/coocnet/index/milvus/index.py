@@ -13,13 +13,13 @@ from coocnet.errors import InputError
 from coocnet.index import editing, layer
 from coocnet.index.approximate import ApproximateInfo
 from coocnet.index.collection import Index
+from coocnet.index.facts import StoredWhitening
 from coocnet.index.gallery import Hit, check_count, check_names, check_threshold, checked_rows
 from coocnet.index.info import IndexInfo
 from coocnet.index.milvus.records import MilvusRecords
 from coocnet.index.milvus.server import MOST_HITS
 from coocnet.ranking import EXPANSIONS, relevance_feedback
 from coocnet.recipe import Recipe
-from coocnet.whitening import Whitening
 
 _QUERIES_AT_ONCE = 64
 _BYTES_OF_A_NUMBER = 4
@@ -33,9 +33,6 @@ class MilvusIndex(Index):
     """
 
     _store: MilvusRecords
-
-    def __init__(self, store: MilvusRecords, recipe: Recipe | None = None) -> None:
-        super().__init__(store, recipe)
 
     @property
     @override
@@ -76,21 +73,24 @@ class MilvusIndex(Index):
         given = None if relevant is None else editing.rows_given(store, relevant, len(queries))
         if not store.count_contents():
             return [[] for _ in queries]
-        whitening = self._in_force()
-        queries = plain = _whitened(queries, whitening)
-        liked = None if given is None else [_whitened(some, whitening) for some in given]
+        stored = layer.in_force(store, recipe)
+        version = None if stored is None else stored.version
+        queries = plain = _whitened(queries, stored)
+        liked = None if given is None else [_whitened(some, stored) for some in given]
         if liked is not None:
             queries = relevance_feedback(plain, liked)
         if chosen != "none":
-            queries = self._expanded(queries, chosen, recipe, whitened=whitening is not None)
+            queries = self._expanded(version, queries, chosen, recipe)
         least = cut if threshold == "auto" else threshold
         changed = chosen != "none" or liked is not None
         found = []
         for start in range(0, len(queries), _QUERIES_AT_ONCE):
-            for at, hits in enumerate(store.nearest(queries[start : start + _QUERIES_AT_ONCE], k), start):
+            some = queries[start : start + _QUERIES_AT_ONCE]
+            for at, hits in enumerate(store.nearest(version, some, k), start):
                 decisive = dict(hits)
                 if threshold == "auto" and changed:
-                    decisive = self._plain_similarities(hits, plain[at], None if liked is None else liked[at])
+                    asked = plain[at : at + 1] if liked is None else np.vstack([plain[at], liked[at]])
+                    decisive = self._plain_similarities(version, hits, asked)
                 kept = [hit for hit in hits if least is None or decisive[hit[0]] >= least]
                 found.append(self._hits(kept, k))
         return found
@@ -153,10 +153,6 @@ class MilvusIndex(Index):
     def _changed(self) -> None:
         pass  # every search asks the server
 
-    def _in_force(self) -> Whitening | None:
-        stored = layer.in_force(self._store, self.recipe)
-        return None if stored is None else stored.whitening
-
     @staticmethod
     def _check_can(*, k: int, dim: int | None, augmentation: bool, reranking: str, exact: bool | None) -> None:
         if k > MOST_HITS:
@@ -172,25 +168,24 @@ class MilvusIndex(Index):
                 raise InputError(f"{name} needs all rows in one memory; an index in Milvus is searched without")
 
     def _expanded(
-        self, queries: Float[np.ndarray, "q d"], name: str, recipe: Recipe, *, whitened: bool
+        self, version: int | None, queries: Float[np.ndarray, "q d"], name: str, recipe: Recipe
     ) -> Float[np.ndarray, "q d"]:
         """Each query moved towards its nearest rows, for which no more than these are needed."""
         n, alpha = recipe.expansion_neighbours, recipe.expansion_alpha
-        whitened = whitened or recipe.pooling == "centred"
+        whitened = version is not None or recipe.pooling == "centred"
         expanded = []
-        for query, found in zip(queries, self._store.nearest(queries, n), strict=True):
+        for query, found in zip(queries, self._store.nearest(version, queries, n), strict=True):
             hits = self._hits(found, n)  # copies count each
-            known = self._store.searched_rows([digest for digest, _ in found])
+            known = self._store.searched_rows(version, [digest for digest, _ in found])
             rows = np.array([known[hit.digest] for hit in hits])
             expanded.append(EXPANSIONS[name](rows, query[None], n=n, alpha=alpha, whitened=whitened)[0])
         return np.array(expanded)
 
     def _plain_similarities(
-        self, hits: Sequence[tuple[bytes, float]], query: Float[np.ndarray, " d"], liked: np.ndarray | None
+        self, version: int | None, hits: Sequence[tuple[bytes, float]], asked: Float[np.ndarray, "m d"]
     ) -> dict[bytes, float]:
         """Of what was found to the query, or to that of its relevant pictures which is the most similar."""
-        asked = query[None] if liked is None else np.vstack([query[None], liked])
-        rows = self._store.searched_rows([digest for digest, _ in hits])
+        rows = self._store.searched_rows(version, [digest for digest, _ in hits])
         return {digest: float((asked @ row).max()) for digest, row in rows.items()}
 
     def _hits(self, found: Sequence[tuple[bytes, float]], k: int) -> list[Hit]:
@@ -202,5 +197,5 @@ class MilvusIndex(Index):
         ]
 
 
-def _whitened(rows: Float[np.ndarray, "m d"], whitening: Whitening | None) -> Float[np.ndarray, "m e"]:
-    return rows if whitening is None else whitening.apply(rows)
+def _whitened(rows: Float[np.ndarray, "m d"], stored: StoredWhitening | None) -> Float[np.ndarray, "m e"]:
+    return rows if stored is None else stored.whitening.apply(rows)

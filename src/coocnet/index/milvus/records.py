@@ -99,9 +99,9 @@ class MilvusRecords(Records):
                 )
             if "pictures" not in kinds:
                 fields = {"digest": 32, "size_bytes": None, "modified_ns": None}
-                self._server.make("pictures", _KEY_LETTERS, fields, None)
+                self._server.make("pictures", _KEY_LETTERS, fields)
             if "facts" not in kinds:
-                self._server.make("facts", _KEY_LETTERS, {"value": _VALUE_LETTERS}, None)
+                self._server.make("facts", _KEY_LETTERS, {"value": _VALUE_LETTERS})
             self._put({f"fact/{key}": value for key, value in (("recipe", recipe.to_toml()), ("made", now()))})
             self._put({"fact/format": str(_FORMAT)})  # from here on there is an index
         elif recipe is not None:
@@ -143,7 +143,8 @@ class MilvusRecords(Records):
 
     @override
     def state(self) -> str:
-        return " ".join(self._facts("made", "change").values())
+        found = self._facts("made", "change")
+        return f"{found.get('made', '')} {found.get('change', '')}"
 
     @override
     def meta(self, key: str) -> str | None:
@@ -234,11 +235,11 @@ class MilvusRecords(Records):
             return
         kinds = self._server.kinds()
         if "rows" not in kinds:
-            self._server.make("rows", 32, {}, ("row", rows.shape[1]))
-        self._server.put("rows", _with_keys(digests, rows), vector="row")
+            self._server.make("rows", 32, {}, dim=rows.shape[1])
+        self._server.put("rows", _with_keys(digests, rows))
         stored = self.whitening()
         if stored is not None:
-            self._server.put(f"v{stored.version}", _with_keys(digests, stored.whitening.apply(rows)), vector="row")
+            self._server.put(f"v{stored.version}", _with_keys(digests, stored.whitening.apply(rows)))
 
     @override
     def drop(self, paths: Iterable[str]) -> None:
@@ -256,8 +257,9 @@ class MilvusRecords(Records):
         wanted = sorted(digests)
         used = self._files(wanted)
         unused = [digest for digest in wanted if digest not in used]
-        for kind in self._server.kinds():
-            if unused and (kind == "rows" or _is_version(kind)):
+        kinds = self._server.kinds() if unused else []
+        for kind in kinds:
+            if kind == "rows" or _is_version(kind):
                 self._server.delete(kind, unused)
 
     @contextmanager
@@ -458,9 +460,9 @@ class MilvusRecords(Records):
         pieces = [text[start : start + _PIECE_LETTERS] for start in range(0, len(text), _PIECE_LETTERS)]
         head = {f"whitening/{version}/": json.dumps({"learned_here": learned_here, "pieces": len(pieces)})}
         self._put({f"whitening/{version}/{number:06}": piece for number, piece in enumerate(pieces)} | head)
-        self._server.make(f"v{version}", 32, {}, ("row", whitening.dim))
+        self._server.make(f"v{version}", 32, {}, dim=whitening.dim)
         for digests, rows in self.all_rows():
-            self._server.put(f"v{version}", _with_keys(digests, whitening.apply(rows)), vector="row")
+            self._server.put(f"v{version}", _with_keys(digests, whitening.apply(rows)))
         former = self.meta("whitening")
         self._put_facts({"whitening": str(version)})
         if former not in (None, NO_WHITENING):
@@ -473,19 +475,21 @@ class MilvusRecords(Records):
 
     # Searching
 
-    def nearest(self, queries: np.ndarray, k: int) -> list[list[tuple[bytes, float]]]:
-        """Digests and inner products of the k nearest contents of each whitened query, best first."""
-        found = self._server.nearest(self._searched(), "row", queries, k)
+    def nearest(self, version: int | None, queries: np.ndarray, k: int) -> list[list[tuple[bytes, float]]]:
+        """Digests and inner products of the k nearest contents of each query, best first.
+
+        Args:
+            version: of the whitening that queries and rows have; None for none.
+            queries: (q, d).
+            k: how many for each.
+        """
+        found = self._server.nearest(_searched(version), queries, k)
         return [[(bytes.fromhex(digest), score) for digest, score in hits] for hits in found]
 
-    def searched_rows(self, digests: Sequence[bytes]) -> dict[bytes, np.ndarray]:
-        """Rows of contents as they are searched, whitened where that is in force."""
-        found = self._server.get(self._searched(), [digest.hex() for digest in digests], ["row"])
+    def searched_rows(self, version: int | None, digests: Sequence[bytes]) -> dict[bytes, np.ndarray]:
+        """Rows of contents under a version of the whitening, or as they are stored for None."""
+        found = self._server.get(_searched(version), [digest.hex() for digest in digests], ["row"])
         return {bytes.fromhex(key): np.array(row["row"], np.float32) for key, row in found.items()}
-
-    def _searched(self) -> str:
-        version = self.meta("whitening")
-        return "rows" if version in (None, NO_WHITENING) else f"v{version}"
 
 
 class Lease:
@@ -576,6 +580,10 @@ def _path(key: str) -> str:
 
 def _stamp(row: Mapping[str, int]) -> FileStamp:
     return FileStamp(row["size_bytes"], row["modified_ns"])
+
+
+def _searched(version: int | None) -> str:
+    return "rows" if version is None else f"v{version}"
 
 
 def _is_version(kind: str) -> bool:

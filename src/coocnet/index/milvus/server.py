@@ -18,8 +18,8 @@ _AT_ONCE = 1000
 _BYTES_AT_ONCE = 16 << 20
 _KEYS_AT_ONCE = 500
 _TIME_S = 60.0
+_VECTOR = "row"
 _PLACE_HOLDER = "nothing"
-_LONGEST = 65_535
 
 Row = dict[str, Any]
 
@@ -63,16 +63,14 @@ class Server:
         with self._errors():
             return [name.removeprefix(before) for name in self._client.list_collections() if name.startswith(before)]
 
-    def make(
-        self, kind: str, key_letters: int, fields: Mapping[str, int | None], vector: tuple[str, int] | None
-    ) -> None:
+    def make(self, kind: str, key_letters: int, fields: Mapping[str, int | None], *, dim: int | None = None) -> None:
         """Makes a collection, keyed by text.
 
         Args:
             kind: of the collection.
             key_letters: of the key "key", at most.
             fields: further ones: the most letters of a text, None for whole numbers.
-            vector: the name and the dimensions of the one that is searched, if any.
+            dim: of the vector "row" that is searched, if there is one.
         """
         kinds = self._pymilvus.DataType
         schema = self._client.create_schema(auto_id=False, enable_dynamic_field=False)
@@ -83,10 +81,10 @@ class Server:
             else:
                 schema.add_field(name, kinds.VARCHAR, max_length=letters)
         # Milvus has no collection without a vector.
-        name, dim = vector or (_PLACE_HOLDER, 2)
-        schema.add_field(name, kinds.FLOAT_VECTOR, dim=dim)
+        vector = _PLACE_HOLDER if dim is None else _VECTOR
+        schema.add_field(vector, kinds.FLOAT_VECTOR, dim=dim or 2)
         index = self._client.prepare_index_params()
-        index.add_index(name, index_type="FLAT", metric_type="IP")
+        index.add_index(vector, index_type="FLAT", metric_type="IP")
         with self._errors():
             self._client.create_collection(
                 self.name(kind), schema=schema, index_params=index, consistency_level="Session"
@@ -97,14 +95,14 @@ class Server:
         with self._errors():
             self._client.drop_collection(self.name(kind))
 
-    def put(self, kind: str, rows: Sequence[Row], *, vector: str | None = None) -> None:
-        """Stores rows, each in place of that with its key."""
-        filled = rows if vector else [{**row, _PLACE_HOLDER: [0.0, 0.0]} for row in rows]
-        width = len(filled[0][vector]) if vector and filled else 2
-        step = max(1, min(_AT_ONCE, _BYTES_AT_ONCE // (4 * width)))
+    def put(self, kind: str, rows: Sequence[Row]) -> None:
+        """Stores rows, all with the vector "row" or none, each in place of that with its key."""
+        width = max((len(row[_VECTOR]) for row in rows if _VECTOR in row), default=0)
+        filled = list(rows) if width else [{**row, _PLACE_HOLDER: [0.0, 0.0]} for row in rows]
+        step = max(1, min(_AT_ONCE, _BYTES_AT_ONCE // (4 * max(width, 1))))
         with self._errors():
             for start in range(0, len(filled), step):
-                self._client.upsert(self.name(kind), list(filled[start : start + step]))
+                self._client.upsert(self.name(kind), filled[start : start + step])
 
     def delete(self, kind: str, keys: Sequence[str]) -> None:
         """Deletes the rows of keys, as far as they are there; the next read waits until that is seen."""
@@ -165,13 +163,13 @@ class Server:
             return "Strong"
         return "Session"
 
-    def nearest(self, kind: str, vector: str, queries: np.ndarray, k: int) -> list[list[tuple[str, float]]]:
+    def nearest(self, kind: str, queries: np.ndarray, k: int) -> list[list[tuple[str, float]]]:
         """Keys and inner products of the k nearest rows of each query, exactly, best first."""
         with self._errors():
             found = self._client.search(
                 self.name(kind),
                 data=queries.astype(np.float32).tolist(),
-                anns_field=vector,
+                anns_field=_VECTOR,
                 limit=k,
                 output_fields=["key"],
                 consistency_level=self._level(kind),
