@@ -23,6 +23,7 @@ from coocnet.cli import main
 from coocnet.data.scenes import View, make_scenes
 from coocnet.describe import Describer
 from coocnet.recipe import Recipe
+from milvus_server import MilvusServer, milvus_server, why_not
 from service import Collection, Service, make_collection, serve
 from serving import Server
 
@@ -64,6 +65,16 @@ def each_way(request: pytest.FixtureRequest) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("coocnet.ops.quick.compiled_loops", lambda: None)
         yield
+
+
+@pytest.fixture(scope="session")
+def milvus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MilvusServer]:
+    """A real Milvus server."""
+    reason = why_not()
+    if reason:
+        pytest.skip(reason)
+    with milvus_server(tmp_path_factory.mktemp("milvus")) as server:
+        yield server
 
 
 @pytest.fixture
@@ -141,6 +152,23 @@ def photos(tmp_path: Path, scenes) -> Path:
 @pytest.fixture
 def place(tmp_path: Path) -> Path:
     return tmp_path / "photos.cooc"
+
+
+@pytest.fixture(params=["folder", "milvus-lite", pytest.param("milvus", marks=pytest.mark.milvus)])
+def where(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """A place for an index."""
+    if request.param == "folder":
+        yield str(tmp_path / "index.cooc")
+        return
+    pytest.importorskip("pymilvus", reason="an index in Milvus needs: pip install 'coocnet[milvus]'")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("coocnet.index.milvus.lease._SETTLES_S", 0.05)
+        if request.param == "milvus":
+            with request.getfixturevalue("milvus").place() as place:
+                yield place
+        else:
+            pytest.importorskip("milvus_lite", reason="needs: pip install milvus-lite")
+            yield f"milvus-lite://{tmp_path}/index"
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import pytest
 
 from coocnet.data.walk import FileStamp
 from coocnet.describe import Describer
-from coocnet.index import SyncReport, open_index
+from coocnet.index import Index, SyncReport, open_index
 from coocnet.index.records import Described
 from coocnet.recipe import Recipe
 
@@ -23,7 +23,12 @@ def counts(report: SyncReport) -> dict[str, int]:
 def contents(place: Path) -> list[tuple[str, bytes, bytes]]:
     """Everything the index knows about pictures, for comparison."""
     with open_index(place) as index:
-        paths, digests, rows = index._store.matrix()
+        return held(index)
+
+
+def held(index: Index) -> list[tuple[str, bytes, bytes]]:
+    """Every picture with its content and row."""
+    paths, digests, rows = index._store.matrix()
     return [(path, digest, row.tobytes()) for path, digest, row in zip(paths, digests, rows, strict=True)]
 
 
@@ -52,10 +57,17 @@ def put(place: Path, rows: dict[str, np.ndarray]) -> None:
     with open_index(place, recipe) as index:
         store = index._store
         store.bind(recipe, "0" * 64, len(next(iter(rows.values()))), "float32")
-        store.put(
-            Described(path, FileStamp(1, 1), blake2b(row.tobytes(), digest_size=16).digest(), row)
-            for path, row in rows.items()
-        )
+        store.put(described(rows))
+
+
+def described(rows: dict[str, np.ndarray]) -> list[Described]:
+    """Pictures with these rows; equal rows are of equal content."""
+    return [Described(path, FileStamp(1, 1), digest_of(row), row) for path, row in rows.items()]
+
+
+def digest_of(row: np.ndarray) -> bytes:
+    """Of the content that such a row stands for."""
+    return blake2b(row.tobytes(), digest_size=16).digest()
 
 
 def named(rows: np.ndarray, prefix: str = "") -> dict[str, np.ndarray]:

@@ -9,18 +9,23 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import importlib.util
+import re
+import secrets
 import shutil
 import socket
 import struct
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-PORT = 19530
+from coocnet.index.milvus.address import Address
+from coocnet.index.milvus.server import Server
+
 _PATIENCE_S = 120
 _PIECE_BYTES = 1 << 16
 
@@ -37,6 +42,16 @@ class MilvusServer:
     def __init__(self, process: subprocess.Popen[str], port: int) -> None:
         self.url = f"milvus://127.0.0.1:{port}/"
         self._process = process
+
+    @contextmanager
+    def place(self) -> Iterator[str]:
+        """A place for an index, which is deleted in the end: many collections make a server slow."""
+        name = f"index_{secrets.token_hex(8)}"
+        yield f"{self.url}{name}"
+        server = Server(Address.of(f"{self.url}{name}"))
+        for kind in server.kinds():
+            server.drop(kind)
+        server.close()
 
     def kill(self) -> None:
         """Ends the server at once, as a loss of power would."""
@@ -140,7 +155,8 @@ def _leading(connect: Connect) -> Callable[[asyncio.StreamReader, asyncio.Stream
             asyncio.create_task(_passed(there_reader, writer)),
         ]
         try:
-            await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+            with suppress(asyncio.CancelledError):  # at the end, which is no failure of a connection
+                await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
         finally:
             for way in ways:
                 way.cancel()
@@ -167,11 +183,11 @@ def main() -> None:
     folder, path = sys.argv[1:]
     _raise_loopback()
     server = milvus.MilvusServer()
+    server.config.template_text = _quickly(server.config.template_text)
     server.set_base_dir(folder)
-    server.listen_port = PORT
     server.start()
     loop = asyncio.new_event_loop()
-    lead = _leading(lambda: asyncio.open_connection("127.0.0.1", PORT))
+    lead = _leading(lambda: asyncio.open_connection("127.0.0.1", server.listen_port))  # another one each time
     loop.run_until_complete(asyncio.start_unix_server(lead, path))
     threading.Thread(target=loop.run_forever, daemon=True).start()
     print("start", flush=True)
@@ -182,9 +198,34 @@ def main() -> None:
                 server.server_proc.wait()
             else:
                 server.start()
+                _wait_until_reached(server.listen_port)
             print(line.strip(), flush=True)
     finally:
         server.stop()
+
+
+def _wait_until_reached(port: int) -> None:
+    """A server that was killed says that it is there before it listens."""
+    for _ in range(10 * _PATIENCE_S):
+        with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+            return
+        time.sleep(0.1)
+
+
+def _quickly(settings: str) -> str:
+    """Settings of the server with which it looks after what it was asked for many times a second, not once."""
+    known = {"timeTickInterval": 20, "distPullInterval": 50, "checkInterval": 50, "ttl": 3}
+    for name, value in known.items():
+        settings, count = re.subn(rf"(?m)^( *{name}:) *[0-9]+", rf"\g<1> {value}", settings)
+        assert count, f"the server knows no {name}"
+    further = {
+        "checkChannelInterval": 50,
+        "checkSegmentInterval": 50,
+        "leaderViewUpdateInterval": 0.05,
+        "UpdateNextTargetInterval": 0.1,
+    }
+    lines = "".join(f"  {name}: {value}\n" for name, value in further.items())
+    return settings.replace("\nqueryCoord:\n", f"\nqueryCoord:\n{lines}")
 
 
 def _raise_loopback() -> None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import secrets
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -25,34 +25,7 @@ from coocnet.errors import (
 )
 from coocnet.index import Hit, Index, open_index
 from coocnet.recipe import Recipe
-from indexing import Unused, counts
-from milvus_server import MilvusServer, milvus_server, why_not
-
-
-@pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MilvusServer]:
-    """A real Milvus server."""
-    reason = why_not()
-    if reason:
-        pytest.skip(reason)
-    with milvus_server(tmp_path_factory.mktemp("milvus")) as server:
-        yield server
-
-
-@pytest.fixture(params=["folder", "milvus-lite", pytest.param("milvus", marks=pytest.mark.milvus)])
-def where(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """A place for an index."""
-    if request.param == "folder":
-        yield str(tmp_path / "index.cooc")
-        return
-    pytest.importorskip("pymilvus", reason="an index in Milvus needs: pip install 'coocnet[milvus]'")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("coocnet.index.milvus.records._SETTLES_S", 0.05)
-        if request.param == "milvus":
-            yield f"{request.getfixturevalue('server').url}index_{secrets.token_hex(8)}"
-        else:
-            pytest.importorskip("milvus_lite", reason="needs: pip install milvus-lite")
-            yield f"milvus-lite://{tmp_path}/index"
+from indexing import Unused, counts, described, digest_of, held, named, synthetic_rows
 
 
 @pytest.fixture
@@ -60,12 +33,6 @@ def beside(tmp_path: Path, recipe: Recipe) -> Iterator[Index]:
     """An index in a folder, to compare with."""
     with open_index(tmp_path / "beside.cooc", recipe) as index:
         yield index
-
-
-def held(index: Index) -> list[tuple[str, bytes, bytes]]:
-    """Every picture with its content and row."""
-    paths, digests, rows = index._store.matrix()
-    return [(path, digest, row.tobytes()) for path, digest, row in zip(paths, digests, rows, strict=True)]
 
 
 def agree(ours: list[list[Hit]], theirs: list[list[Hit]]) -> None:
@@ -323,6 +290,8 @@ def test_what_a_failure_left_half_done_is_taken_back(both, photos, describer, mo
         "milvus-lite://host/photos",
         "redis://host/photos",
         "milvus://user:secret@host/1st",
+        "milvus://user:sec/secret@host/photos__of",
+        "milvus://host/photos?db=2",
     ],
 )
 def test_an_address_that_is_none_is_refused_and_quoted_without_its_password(location, recipe) -> None:
@@ -336,3 +305,48 @@ def test_a_server_that_is_not_there_is_named(recipe: Recipe, describer: Describe
     pytest.importorskip("pymilvus")
     with pytest.raises(IndexStorageError, match=r"milvus://127\.0\.0\.1:9/photos"):
         open_index("milvus://user:secret@127.0.0.1:9/photos", recipe)
+
+
+def test_the_threshold_auto_is_that_of_a_folder(where, beside, recipe, monkeypatch) -> None:
+    rows = synthetic_rows(130)
+    rows[7] = 0  # a blank picture, which counts for nothing
+    paths = {**named(rows), "/photos/copy.jpg": rows[3]}
+    with open_index(where, recipe) as index:
+        for one in (index, beside):
+            with one._store.sole_writer():
+                one._store.bind(recipe, "0" * 64, rows.shape[1], "float32")
+                one._store.put(described(paths))
+        assert index.auto_threshold() == pytest.approx(beside.auto_threshold(), abs=1e-6)
+        monkeypatch.setattr("coocnet.index.milvus.index._ALL_UP_TO", 100)  # as in a large collection
+        index._cut = None
+        assert index.auto_threshold() == pytest.approx(beside.auto_threshold(), abs=1e-6)
+        queries = np.vstack([rows[:4], synthetic_rows(4, seed=5)])
+        for options in ({}, {"expansion": "aqe"}):
+            agree(
+                index.search(queries, k=200, threshold="auto", **options),
+                beside.search(queries, k=200, threshold="auto", **options),
+            )
+        index.remove([beside.search(rows[:1], k=1)[0][0].digest])
+        assert index.auto_threshold() != beside.auto_threshold()  # learned anew
+
+
+def test_a_content_whose_file_is_overwritten_before_its_copy_comes_keeps_its_row(where, recipe) -> None:
+    x, y, z = synthetic_rows(3)
+    with open_index(where, recipe) as index:
+        store = index._store
+        with store.sole_writer():
+            store.bind(recipe, "0" * 64, len(x), "float32")
+            store.put(described({"/a.jpg": x, "/b.jpg": z}))
+            known = store.digests()
+            assert digest_of(x) in known  # so that b, which was renamed from a, is not described anew
+            store.put(described({"/a.jpg": y}))
+            store.put([replace(one, row=None) for one in described({"/b.jpg": x})])
+            store.drop([])
+        assert index.contents == 2
+        assert held(index) == [("/a.jpg", digest_of(y), y.tobytes()), ("/b.jpg", digest_of(x), x.tobytes())]
+
+
+def test_too_few_pictures_give_no_threshold_auto(both, describer, scenes) -> None:
+    for index in both:
+        with pytest.raises(InputError, match="50 different pictures"):
+            index.auto_threshold()

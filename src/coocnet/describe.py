@@ -117,6 +117,11 @@ class Describer:
         return row_dim(self.recipe, self.tap.channels)
 
     @property
+    def engines(self) -> set[str]:
+        """By what the rows are computed: one engine, unlike in a cluster."""
+        return {self.engine}
+
+    @property
     def weights_place(self) -> WeightsPlace:
         """The weights file in use."""
         return self._loaded.place

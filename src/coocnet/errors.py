@@ -9,6 +9,7 @@
     ├── WhiteningError        a whitening that cannot be fitted, or belongs to another recipe
     ├── FilterError           a learned filter that cannot be used: damaged, of another network, refused by its gate
     ├── TrainingError         a training that cannot begin or go on: labels amiss, a checkpoint of another run
+    ├── ClusterError          a cluster that cannot be reached, or whose workers cannot describe as they should
     ├── FetchError            a download that failed on every mirror
     ├── BenchmarkError        a benchmark that cannot be used: pictures missing, a ground truth amiss
     │   └── ArchiveError          an archive that is damaged, or has in it what must not be unpacked
@@ -53,7 +54,10 @@ class ImageError(CoocnetError):
         self.path = os.fspath(path)
         self.reason = reason
         self.unread = unread
-        super().__init__(f"{printable(self.path)}: {reason}")
+        super().__init__(self.path, reason)  # what it is made of anew where it was sent to another process
+
+    def __str__(self) -> str:
+        return f"{printable(self.path)}: {self.reason}"
 
 
 class RecipeError(CoocnetError):
@@ -70,6 +74,10 @@ class FilterError(CoocnetError):
 
 class TrainingError(CoocnetError):
     """A training that cannot begin or go on: labels that cannot be learned from, a checkpoint of another run."""
+
+
+class ClusterError(CoocnetError):
+    """A cluster that cannot be reached, or whose workers cannot describe as they should."""
 
 
 class FetchError(CoocnetError):

@@ -6,6 +6,7 @@ import hashlib
 import http.client
 import json
 import os
+import socket
 import time
 import urllib.error
 import urllib.request
@@ -33,6 +34,15 @@ def sha256_of(path: str | os.PathLike[str]) -> str:
         while block := stream.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
+
+
+def check_listens(host: str, port: int, *, within_s: float) -> None:
+    """Fails where nobody listens, for what would take minutes to find out by itself.
+
+    Raises:
+        OSError: no such host, nobody listens there, or no answer in this time.
+    """
+    socket.create_connection((host, port), within_s).close()
 
 
 def fetch(

@@ -7,6 +7,7 @@ from coocnet.backbones.loading import (
     load_backbone,
     locate_weights,
     lookup,
+    need_weights,
     read_checkpoint,
     weights_cache,
 )
@@ -26,6 +27,7 @@ __all__ = [
     "load_backbone",
     "locate_weights",
     "lookup",
+    "need_weights",
     "read_checkpoint",
     "weights_cache",
 ]

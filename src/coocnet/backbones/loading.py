@@ -149,8 +149,7 @@ def load_backbone(
         WeightsMismatchError: the file is damaged or belongs to another network; the message names the keys.
     """
     record, _ = lookup(backbone)
-    chosen, found = _locate(backbone, record, weights)
-    place = found or _download(backbone, chosen, progress)
+    chosen, place = _obtained(backbone, record, weights, progress)
     with torch.device("meta"):
         trunk = record.build()
     trunk.load_state_dict(_fitted(_read_tensors(place.path), chosen, trunk, backbone, place.path), assign=True)
@@ -169,6 +168,25 @@ def locate_weights(backbone: str, weights: str | None = None) -> WeightsPlace | 
     """
     record, _ = lookup(backbone)
     return _locate(backbone, record, weights)[1]
+
+
+def need_weights(backbone: str, weights: str | None = None, *, progress: Progress | None = None) -> WeightsPlace:
+    """Where the weights that a recipe names are on this machine, downloaded first where they are not.
+
+    Raises:
+        InputError: as for :func:`load_backbone`, and so the others.
+        WeightsMissingError: not here, and no mirror gave it.
+        WeightsMismatchError: a file has the name but not the checksum.
+    """
+    record, _ = lookup(backbone)
+    return _obtained(backbone, record, weights, progress)[1]
+
+
+def _obtained(
+    backbone: str, record: Backbone, weights: str | None, progress: Progress | None
+) -> tuple[Weights, WeightsPlace]:
+    chosen, found = _locate(backbone, record, weights)
+    return chosen, found or _download(backbone, chosen, progress)
 
 
 def _locate(backbone: str, record: Backbone, weights: str | None) -> tuple[Weights, WeightsPlace | None]:

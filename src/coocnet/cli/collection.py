@@ -27,6 +27,7 @@ from coocnet.cli.terminal import (
     progress_display,
     tell_unverified,
 )
+from coocnet.cli.workers import ClusterOption, WorkersOption, check_engine, describer_for
 from coocnet.errors import ImageError, IndexMissingError, InputError, printable
 
 if TYPE_CHECKING:
@@ -35,18 +36,20 @@ if TYPE_CHECKING:
     import numpy as np
     from PIL import Image
 
+    from coocnet.cluster import ClusterDescriber
     from coocnet.data import Box
     from coocnet.describe import Describer
     from coocnet.index import Hit, Index, IndexInfo, SyncReport
     from coocnet.recipe import Recipe
 
 _SKIPPED_SHOWN = 20
-_THUMBNAIL_PX = 440
 
 
 @app.command(epilog="Example:  coocnet index ~/Pictures --index ~/pictures.cooc")
 def index(
-    folder: Annotated[str, typer.Argument(help="The folder with the photographs.", metavar="DIR")],
+    folder: Annotated[
+        str, typer.Argument(help="The folder with the photographs, or a URL: s3://BUCKET/FOLDER.", metavar="DIR")
+    ],
     index_place: IndexOption = DEFAULT_INDEX,
     recipe: Annotated[
         str | None, typer.Option("--recipe", help="A preset or a TOML file; the index's own if it exists.")
@@ -73,6 +76,14 @@ def index(
     ann: Annotated[
         bool, typer.Option("--ann", help="Build an approximate search, of 1,000 different pictures or more.")
     ] = False,
+    thumbnails: Annotated[
+        str | None,
+        typer.Option(
+            "--thumbnails",
+            help="Keep small copies of the pictures in a folder or at a URL; 'none' to keep none.",
+            metavar="PLACE|none",
+        ),
+    ] = None,
     device: DeviceOption = None,
     engine: Annotated[
         str | None,
@@ -83,31 +94,29 @@ def index(
             metavar="ENGINE",
         ),
     ] = None,
+    workers: WorkersOption = None,
+    cluster: ClusterOption = None,
 ) -> None:
     """Bring the index up to date with a folder: new pictures in, changed ones anew, deleted ones out.
 
     May be interrupted at any moment; the same command goes on where it stopped.
     """
+    from coocnet.data.walk import is_folder, real_folder
     from coocnet.index import SyncProgress, open_index
     from coocnet.index.approximate import need_faiss
     from coocnet.whitening import Whitening
 
-    there = os.path.expanduser(folder)
-    if not os.path.isdir(there) and not allow_empty:
+    is_there = is_folder(folder)
+    if not is_there and not allow_empty:
         raise InputError(f"{printable(folder)} is not a folder; give the folder that holds the photographs")
-    if os.path.realpath(os.path.expanduser(index_place)) == os.path.realpath(there):
+    if os.path.realpath(os.path.expanduser(index_place)) == real_folder(folder):
         raise InputError("the index needs a folder of its own, not that of the photographs: give --index PLACE")
     if ann:
         need_faiss()
-    if engine is not None:
-        import torch
-
-        from coocnet.engines import need_engine
-
-        need_engine(engine, torch.device("cpu"))
+    check_engine(engine, workers, cluster)
     given = Whitening.load(os.path.expanduser(whitening)) if whitening not in (None, "none", "auto") else None
     # A folder that is gone can only be dropped from an index that exists.
-    chosen = _recipe_for(index_place, recipe, weights) if os.path.isdir(there) else None
+    chosen = _recipe_for(index_place, recipe, weights) if is_there else None
     with open_index(index_place, chosen) as opened, progress_display() as progress:
         if whitening is not None:
             opened.use_whitening("auto" if whitening == "auto" else given)
@@ -118,15 +127,15 @@ def index(
                 )
         if storage is not None:
             opened.use_storage(storage)
+        if thumbnails is not None:
+            opened.use_thumbnails(None if thumbnails == "none" else thumbnails)
         task = progress.add_task("Looking at the folder", total=None)
 
         def show(state: SyncProgress) -> None:
             progress.update(task, description="Describing", completed=state.done, total=state.total)
 
-        def describer() -> Describer:
-            loaded = opened.describer(device=device, engine=engine, progress=download_progress(progress))
-            tell_unverified(loaded)
-            return loaded
+        def describer() -> Describer | ClusterDescriber:
+            return describer_for(opened, workers, cluster, device=device, engine=engine, progress=progress)
 
         try:
             report = opened.sync(
@@ -148,7 +157,7 @@ def index(
     "coocnet search street.jpg --box 120,40,380,600 --json"
 )
 def search(
-    image: Annotated[Path, typer.Argument(help="The picture to look for.", metavar="IMAGE")],
+    image: Annotated[str, typer.Argument(help="The picture to look for, a file or a URL.", metavar="IMAGE")],
     index_place: IndexOption = DEFAULT_INDEX,
     box: Annotated[
         str | None, typer.Option(help="Only this part, in pixels of the upright picture.", metavar="X1,Y1,X2,Y2")
@@ -212,14 +221,14 @@ def search(
         learned = opened.auto_threshold(dim=dim) if least == "auto" and opened.info().pictures else None
         same = content_digest(read_bytes(image))
         if as_json:
-            asked = {"query": json_path(str(image))["path"], "box": part, "threshold": learned or least}
+            asked = {"query": json_path(image)["path"], "box": part, "threshold": learned or least}
             _print_hits_as_json(hits, same, asked, recipe=opened.recipe.fingerprint())
         else:
             _print_hits(hits, same)
             if learned is not None:
                 _print_cut(learned, hits, lambda: opened.search(row, k=1, dim=dim, expansion="none")[0])
         if target is not None:
-            viz.save(_montage(image, part, hits, opened.recipe), target)
+            viz.save(_montage(image, part, hits, opened), target)
             if not as_json:
                 out.print(f"The picture of it: {plain(target)}")
 
@@ -263,6 +272,7 @@ def info(index_place: IndexOption = DEFAULT_INDEX, as_json: JsonOption = False) 
         "dimensions": held.dim,
         "whitening": _whitening_line(held),
         "search": _search_line(held),
+        "thumbnails": held.thumbnails or "none",
         "size on disk": f"{held.size_bytes / 1e6:.1f} MB",
         "made": held.made,
         "skipped": len(held.skipped),
@@ -317,7 +327,7 @@ def _build_ann(opened: Index, report: SyncReport) -> InputError | None:
 
 
 def _query_row(
-    opened: Index, image: Path, box: Box | None, device: str | None, scales: tuple[float, ...] | None
+    opened: Index, image: str, box: Box | None, device: str | None, scales: tuple[float, ...] | None
 ) -> np.ndarray:
     """The stored row where the picture is known and whole, else a fresh one."""
     known = None if box or scales else opened.row_of_file(image)
@@ -401,6 +411,7 @@ def print_report(report: SyncReport, closing: str) -> None:
         (report.recognised, "recognised by content"),
         (report.unchanged, "unchanged"),
         (report.dropped, "dropped"),
+        (report.thumbnails, "thumbnails made"),
     )
     done = ", ".join(f"{count} {what}" for count, what in counts if count) or "nothing to do"
     rate = f" ({report.described / report.time_s:.1f} pictures a second)" if report.described else ""
@@ -435,20 +446,32 @@ def _search_line(held: IndexInfo) -> str:
     )
 
 
-def _montage(image: Path, box: Box | None, hits: Sequence[Hit], recipe: Recipe) -> Image.Image:
+def _montage(image: str, box: Box | None, hits: Sequence[Hit], opened: Index) -> Image.Image:
     from coocnet import viz
     from coocnet.data.images import decode, read_bytes
 
-    asked = decode(read_bytes(image), image, size_px=recipe.size_px or None)
+    asked = decode(read_bytes(image), image, size_px=opened.recipe.size_px or None)
     scale = max(asked.pixels.shape) / max(asked.full_size_px)
     drawn = None if box is None else (box[0] * scale, box[1] * scale, box[2] * scale, box[3] * scale)
-    query = viz.Labelled(asked.pixels, "Searched for", printable(image.name))
+    query = viz.Labelled(asked.pixels, "Searched for", printable(os.path.basename(image)))
     found = []
     for hit in hits:
-        try:
-            pixels = decode(read_bytes(hit.path), hit.path, size_px=_THUMBNAIL_PX).pixels
-            name = printable(Path(hit.path).name)
-        except ImageError as error:
-            pixels, name = viz.blank(), error.reason
+        pixels, name = _shown(opened, hit)
         found.append(viz.Labelled(pixels, f"{hit.rank}   {hit.similarity:.3f}", name))
     return viz.montage(query, found, box=drawn)
+
+
+def _shown(opened: Index, hit: Hit) -> tuple[np.ndarray, str]:
+    """A hit as it is drawn, and its name: the picture, else the small copy that the index keeps, else why neither."""
+    from coocnet import viz
+    from coocnet.data.images import decode, read_bytes
+    from coocnet.data.thumbnails import THUMBNAIL_PX
+
+    name = printable(os.path.basename(hit.path))
+    try:
+        return decode(read_bytes(hit.path), hit.path, size_px=THUMBNAIL_PX).pixels, name
+    except (ImageError, InputError) as error:
+        copy = opened.thumbnail(hit.digest)
+        if copy is not None:
+            return decode(copy, hit.path, size_px=THUMBNAIL_PX).pixels, name
+        return viz.blank(), error.reason if isinstance(error, ImageError) else str(error)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     "coocnet heatmap tower.jpg -o heat.png --recipe chco-sct --filter learned.safetensors"
 )
 def heatmap(
-    image: Annotated[Path, typer.Argument(help="A picture.", metavar="IMAGE")],
+    image: Annotated[str, typer.Argument(help="A picture, a file or a URL.", metavar="IMAGE")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The picture to write.", metavar="OUT.png")],
     recipe: Annotated[
         str, typer.Option("--recipe", help="A preset (see coocnet recipes) or a TOML file.", metavar="NAME|FILE")
@@ -60,8 +61,8 @@ def heatmap(
     a = describer.map_of(pixels)
     maps = [a, direct_cooccurrence(a, used)]
     caption = (
-        f"{image.name} · {used.backbone} {used.tap}, {a.shape[3]} by {a.shape[2]} cells, {a.shape[1]} channels, "
-        f"r = {used.cooccurrence.radius_cells}"
+        f"{os.path.basename(image)} · {used.backbone} {used.tap}, {a.shape[3]} by {a.shape[2]} cells, "
+        f"{a.shape[1]} channels, r = {used.cooccurrence.radius_cells}"
     )
     if given:
         learned, about = _fitting(describer, given, of_filter)
@@ -93,8 +94,8 @@ def _fitting(
 
 @app.command(epilog="Example:  coocnet explain tower.jpg found.jpg -o why.png     (both as the index describes them)")
 def explain(
-    query: Annotated[Path, typer.Argument(help="The picture that was searched for.", metavar="QUERY")],
-    result: Annotated[Path, typer.Argument(help="A picture that was found.", metavar="RESULT")],
+    query: Annotated[str, typer.Argument(help="The picture that was searched for.", metavar="QUERY")],
+    result: Annotated[str, typer.Argument(help="A picture that was found.", metavar="RESULT")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The picture to write.", metavar="OUT.png")],
     index_place: IndexOption = DEFAULT_INDEX,
     box: Annotated[str | None, typer.Option(help="The part that was searched for.", metavar="X1,Y1,X2,Y2")] = None,
@@ -126,11 +127,12 @@ def explain(
     pixels = [describer.load(query, box=part).pixels, describer.load(result).pixels]
     asked, other = (describer.maps_of(one) for one in pixels)
     found = explained(asked, other, describer.recipe, whitening=whitening, centre=centre)
+    names = [printable(os.path.basename(one)) for one in (query, result)]
     sheet = viz.explanation(
         (pixels[0], found.query),
         (pixels[1], found.result),
         [(match.query_cell, match.result_cell) for match in found.matches],
-        titles=(f"Searched for: {printable(query.name)}", f"Found: {printable(result.name)}"),
+        titles=(f"Searched for: {names[0]}", f"Found: {names[1]}"),
         caption=_caption(found, centred=centre is not None),
     )
     viz.save(sheet, target)

@@ -90,13 +90,14 @@ def _not_here(opened: Index, picture: str, digest: bytes) -> str:
 def _digest_among(taken_out: Mapping[bytes, Sequence[str]], picture: str) -> bytes:
     """The content that was taken out under this name, or that a file of this name has."""
     from coocnet.data.images import content_digest, read_bytes
+    from coocnet.data.remote import is_url
+    from coocnet.data.walk import place_of
 
-    folder, name = os.path.split(os.path.abspath(os.path.expanduser(picture)))
-    place = os.path.join(os.path.realpath(folder), name)
+    place = place_of(picture)
     for digest, paths in taken_out.items():
         if place in paths:
             return digest
-    if os.path.isfile(place):
+    if is_url(place) or os.path.isfile(place):
         digest = content_digest(read_bytes(place))
         if digest in taken_out:
             return digest

@@ -16,7 +16,9 @@ from coocnet.errors import IndexMissingError, InputError, printable
 def serve(
     folder: Annotated[
         str | None,
-        typer.Argument(help="A folder to bring the index up to date with, while it is served.", metavar="[DIR]"),
+        typer.Argument(
+            help="A folder or its URL, to bring the index up to date with, while it is served.", metavar="[DIR]"
+        ),
     ] = None,
     index_place: IndexOption = DEFAULT_INDEX,
     host: Annotated[str, typer.Option(help="The address to listen at; beyond this machine a token is needed.")] = (
@@ -58,12 +60,13 @@ def serve(
         from coocnet import serve as service
     except ModuleNotFoundError as error:
         raise InputError(f"serving needs an extra: pip install 'coocnet[serve]' ({error})") from error
+    from coocnet.data.walk import is_folder
     from coocnet.index import open_index
     from coocnet.recipe import Recipe
 
     there = None if folder is None else os.path.expanduser(folder)
     if there is not None:
-        if not os.path.isdir(there):
+        if not is_folder(there):
             raise InputError(f"{printable(there)} is not a folder; give the folder that holds the photographs")
         if read_only:
             raise InputError("a folder is to be looked through, but --read-only is given: leave out one of them")

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from rich.progress import Progress, TaskID
 
+    from coocnet.cluster import ClusterDescriber
     from coocnet.describe import Describer
 
 out = Console(soft_wrap=True, highlight=False)
@@ -45,7 +46,7 @@ def json_path(path: str) -> dict[str, str]:
     return {"path": path}
 
 
-def tell_unverified(describer: Describer) -> None:
+def tell_unverified(describer: Describer | ClusterDescriber) -> None:
     """Says so when weights are in use whose checksum nobody knows."""
     place = describer.weights_place
     if not place.verified and place.found_in != "named by the user":

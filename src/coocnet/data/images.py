@@ -26,6 +26,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
+from coocnet.data import remote
 from coocnet.data.resizing import resize
 from coocnet.errors import ImageError, InputError
 
@@ -91,11 +92,14 @@ class Measured:
 
 
 def read_bytes(path: str | os.PathLike[str]) -> bytes:
-    """A regular file's bytes; see :func:`open_file`.
+    """The bytes of a regular file, or of one at a URL that fsspec knows; see :func:`open_file`.
 
     Raises:
         ImageError: as there, or larger than the memory left.
+        InputError: a URL that cannot be used; see :func:`coocnet.data.remote.canonical`.
     """
+    if remote.is_url(path):
+        return _bytes_at(path)
     with open_file(path) as stream:
         try:
             return stream.read()
@@ -106,13 +110,16 @@ def read_bytes(path: str | os.PathLike[str]) -> bytes:
 
 
 def open_file(path: str | os.PathLike[str]) -> BinaryIO:
-    """A regular file, to be read and closed.
+    """A regular file, to be read and closed; one at a URL is read here, wholly.
 
     Never waits on a FIFO or a device, whatever its name says.
 
     Raises:
         ImageError: not there, not readable, not a regular file, empty, or above 512 MiB.
+        InputError: as :func:`read_bytes`.
     """
+    if remote.is_url(path):
+        return io.BytesIO(_bytes_at(path))
     try:
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     except FileNotFoundError as error:
@@ -132,15 +139,37 @@ def open_file(path: str | os.PathLike[str]) -> BinaryIO:
     raise ImageError(path, refused)
 
 
+def _bytes_at(url: str) -> bytes:
+    try:
+        there = remote.status(url)
+        if there.kind != "file":
+            raise ImageError(url, "a folder" if there.kind == "directory" else there.kind)
+        content = remote.content(url) if there.size_bytes <= MAX_FILE_BYTES else b""
+    except FileNotFoundError as error:
+        raise ImageError(url, "no such file", unread=True) from error
+    except OSError as error:
+        raise ImageError(url, unreadable(error), unread=True) from error
+    except MemoryError as error:
+        raise ImageError(url, "does not fit into memory", unread=True) from error
+    refused = _refused_size(len(content) or there.size_bytes)
+    if refused:
+        raise ImageError(url, refused)
+    return content
+
+
 def _refused(status: os.stat_result) -> str | None:
     """Why a file with this status is not read, or None."""
     if stat.S_ISDIR(status.st_mode):
         return "a folder"
     if not stat.S_ISREG(status.st_mode):
         return "not a regular file"
-    if status.st_size == 0:
+    return _refused_size(status.st_size)
+
+
+def _refused_size(size_bytes: int) -> str | None:
+    if size_bytes == 0:
         return "empty file"
-    if status.st_size > MAX_FILE_BYTES:
+    if size_bytes > MAX_FILE_BYTES:
         return f"larger than {MAX_FILE_BYTES >> 20} MiB"
     return None
 

@@ -17,7 +17,7 @@ import importlib.util
 import math
 import os
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -39,15 +39,19 @@ LONGEST = 100
 """More hits than this are searched exactly in any case."""
 RECALL = 0.95
 """Both recalls of :class:`ApproximateInfo` are at least this when it is built."""
-_UNASKED_RECALL, _UP_TO = 0.9, (10, 20, 50, LONGEST)
+_UNASKED_RECALL, UP_TO = 0.9, (10, 20, 50, LONGEST)
 _MISSING = 'an approximate search needs FAISS: pip install "coocnet[ann]"'
 _OVERTAKEN = "more than a fifth of the pictures came since it was built; the next sync builds it anew"
 _ANEW = "build it anew with coocnet index DIR --ann"
+ANOTHER_WHITENING = f"it was built with another whitening; {_ANEW}"
+"""Why one is no longer in force."""
 _USED_UNTIL = 0.2  # of the pictures are newer than it
 _REBUILT_FROM = 0.1
 _BESIDE = Derived("approximate.npz", "approximate-{}.faiss")
 _READ_WHOLE = 64 << 20  # bytes of a file that is read to its end whenever it is opened
-_SAMPLE, _TRAINED_ON, _ROUNDS = 500, 32, 8
+SAMPLE = 500
+"""Pictures that recall is measured with."""
+_TRAINED_ON, _ROUNDS = 32, 8
 _SPARE = 32
 _AT_ONCE = 8192
 _NOT_BY_FAISS = (RuntimeError, OSError, ValueError, TypeError)  # the last two where a name is not text
@@ -79,6 +83,19 @@ class ApproximateInfo:
     recall_at_100: float
     up_to: int
     installed: bool
+
+
+def need_contents(count: int) -> None:
+    """Refuses collections that are too small for an approximate search.
+
+    Raises:
+        InputError: fewer than 1,000 different pictures.
+    """
+    if count < 2 * SAMPLE:
+        raise InputError(
+            f"an approximate search needs {2 * SAMPLE} different pictures, this collection has {count}: "
+            "an exact one takes no time there"
+        )
 
 
 def is_installed() -> bool:
@@ -125,16 +142,12 @@ class Approximate:
         """
         faiss = _faiss()
         first = firsts(pictures.digests)
-        if len(first) < 2 * _SAMPLE:
-            raise InputError(
-                f"an approximate search needs {2 * _SAMPLE} different pictures, this collection has {len(first)}: "
-                "an exact one takes no time there"
-            )
+        need_contents(len(first))
         built = _sorted_into_lists(pictures.rows, first, progress)
         digests = pictures.digests[first]
         try:
             info = _tuned(built, pictures.rows, first)
-        except _TooLittleAlikeError as error:
+        except TooLittleAlikeError as error:
             with suppress(InputError):
                 _remember_refusal(folder, kind, digests, str(error))
             raise
@@ -170,7 +183,7 @@ class Approximate:
         return bool((content < 0).sum() > _USED_UNTIL * len(content))
 
 
-class _TooLittleAlikeError(InputError):
+class TooLittleAlikeError(InputError):
     """Refused for what the pictures are, so that it would be refused again."""
 
 
@@ -207,8 +220,10 @@ class Standing:
                 if "refused" in facts:
                     return cls(reason=facts["refused"], refused=array("digests")) if made_of == wanted else cls()
                 if made_of != wanted:
-                    what = "another whitening" if made_of["whitening"] != wanted["whitening"] else "other rows"
-                    return cls(reason=f"it was built with {what}; {_ANEW}")
+                    is_of_other_rows = made_of["whitening"] == wanted["whitening"]
+                    return cls(
+                        reason=f"it was built with other rows; {_ANEW}" if is_of_other_rows else ANOTHER_WHITENING
+                    )
                 file = _BESIDE.file_of(folder, facts)
                 wholly = wholly or os.stat(file).st_size <= _READ_WHOLE
                 if facts["digest" if wholly else "sample"] == _digest(file, wholly=wholly):
@@ -344,7 +359,7 @@ def _sorted_into_lists(
     random = np.random.default_rng(0)
     count = int(4 * math.sqrt(len(first)))
     # What recall is measured with takes no part in the training.
-    drawn = random.permutation(len(first))[_SAMPLE : _SAMPLE + _TRAINED_ON * count]
+    drawn = random.permutation(len(first))[SAMPLE : SAMPLE + _TRAINED_ON * count]
     sample = rows[first[np.sort(drawn)]].astype(np.float32)
     centroids = _centroids(sample, count, random)
     coarse = faiss.IndexFlatIP(rows.shape[1])
@@ -381,36 +396,71 @@ def _centroids(sample: Float[np.ndarray, "s d"], count: int, random: np.random.G
 def _tuned(built: Any, rows: Float[np.ndarray, "n d"], first: Int[np.ndarray, " m"]) -> ApproximateInfo:
     """How many lists a query has to look through, and the recalls that were measured with it."""
     random = np.random.default_rng(0)
-    numbers = random.permutation(len(first))[:_SAMPLE]
-    own = rows[first[numbers]].astype(np.float32)
-    blended = unit_rows(sum(own[random.permutation(_SAMPLE)] for _ in range(3)))
-    queries, itself = np.concatenate([own, blended]), np.concatenate([numbers, np.full(_SAMPLE, -1)])
+    numbers = random.permutation(len(first))[:SAMPLE]
+    queries = queries_like(rows[first[numbers]].astype(np.float32), random)
+    itself = np.append(numbers, np.full(SAMPLE, -1))
     different = rows if len(first) == len(rows) else rows[first]
     truth = nearest(different, queries, LONGEST + 1)
     others = -np.sort(-np.where(truth.positions == itself[:, None], -np.inf, truth.scores), axis=1)
 
-    def recalls(k: int) -> tuple[float, float]:
-        found = built.search(queries, k + _SPARE, params=_faiss().SearchParametersIVF(nprobe=probes))[1]
-        hits = np.zeros(len(queries))
-        for at, (query, contents) in enumerate(zip(queries, found, strict=True)):
+    def found(k: int, probes: int) -> Iterator[Float[np.ndarray, " _"]]:
+        options = _faiss().SearchParametersIVF(nprobe=probes)
+        for at, contents in enumerate(built.search(queries, k + _SPARE, params=options)[1]):
             candidates = contents[(contents >= 0) & (contents != itself[at])]
             places_of_query = np.zeros(len(candidates), np.int64)
-            scores = similarities_of_pairs(query[None], different, places_of_query, candidates)
-            hits[at] = min(k, int((scores >= others[at, k - 1] - 1e-6).sum()))
-        return round(float(hits[:_SAMPLE].mean()) / k, 4), round(float(hits[_SAMPLE:].mean()) / k, 4)
+            yield similarities_of_pairs(queries[at : at + 1], different, places_of_query, candidates)
+
+    return tuned(others, found, contents=len(first), lists=int(built.nlist))
+
+
+def queries_like(rows: Float[np.ndarray, "s d"], random: np.random.Generator) -> Float[np.ndarray, "2s d"]:
+    """Queries to measure recall with: some rows of a collection, then as many that are each like three of these."""
+    mixed = np.sum([rows[random.permutation(len(rows))] for _ in range(3)], axis=0)
+    return np.concatenate([rows, unit_rows(mixed)])
+
+
+def tuned(
+    others: Float[np.ndarray, "2s k"],
+    found: Callable[[int, int], Iterable[Float[np.ndarray, " _"]]],
+    *,
+    contents: int,
+    lists: int,
+) -> ApproximateInfo:
+    """How many lists a query has to look through, and the recalls that are measured with it.
+
+    Args:
+        others: of each of :func:`queries_like` the highest similarities to contents other than itself, falling, to
+            :data:`LONGEST` of them at least.
+        found: for so many hits and so many lists, the similarities to what each query finds, itself left out.
+        contents: how many there are.
+        lists: how many there are.
+
+    Raises:
+        InputError: more than half of the lists would have to be looked through.
+    """
+    half = len(others) // 2
+
+    def recalls(k: int) -> tuple[float, float]:
+        hits = np.array(
+            [
+                min(k, int((scores >= best[k - 1] - 1e-6).sum()))
+                for best, scores in zip(others, found(k, probes), strict=True)
+            ]
+        )
+        return round(float(hits[:half].mean()) / k, 4), round(float(hits[half:].mean()) / k, 4)
 
     probes = 1
-    while min(ten := recalls(_UP_TO[0])) < RECALL:
+    while min(ten := recalls(UP_TO[0])) < RECALL:
         probes += max(1, probes // 4)
-        if probes > built.nlist // 2:
-            raise _TooLittleAlikeError(
+        if probes > lists // 2:
+            raise TooLittleAlikeError(
                 f"an approximate search would have to look through more than half of its lists, where it finds "
                 f"{min(ten):.3f} of what it should: these pictures are too little alike, so searches stay exact"
             )
-    least = [min(ten), *(min(recalls(k)) for k in _UP_TO[1:])]
+    least = [min(ten), *(min(recalls(k)) for k in UP_TO[1:])]
     enough = next((at for at, recall in enumerate(least) if recall < _UNASKED_RECALL), len(least))
     return ApproximateInfo(
-        len(first), int(built.nlist), probes, *ten, recall_at_100=least[-1], up_to=_UP_TO[enough - 1], installed=True
+        contents, lists, probes, *ten, recall_at_100=least[-1], up_to=UP_TO[enough - 1], installed=True
     )
 
 

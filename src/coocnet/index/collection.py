@@ -13,15 +13,18 @@ from jaxtyping import Float
 from typing_extensions import Self
 
 from coocnet.data.images import content_digest, read_bytes
-from coocnet.errors import InputError
+from coocnet.data.remote import canonical, is_url
+from coocnet.data.thumbnails import ThumbnailStore
+from coocnet.errors import InputError, printable
 from coocnet.fetch import Progress
 from coocnet.index import editing, layer, names
 from coocnet.index.approximate import ApproximateInfo
-from coocnet.index.facts import mismatch
+from coocnet.index.facts import MIGRATING, mismatch
 from coocnet.index.gallery import Hit
 from coocnet.index.info import IndexInfo
 from coocnet.index.records import Records
 from coocnet.index.sync import RowSource, SyncProgress, SyncReport, synchronise
+from coocnet.index.thumbnails import thumbnails_of
 from coocnet.recipe import Recipe
 from coocnet.whitening import Whitening
 
@@ -97,7 +100,7 @@ class Index(ABC):
         self,
         folder: str | os.PathLike[str],
         *,
-        describer: Describer | Callable[[], Describer] | None = None,
+        describer: RowSource | Callable[[], RowSource] | None = None,
         verify_content: bool = False,
         allow_empty: bool = False,
         progress: Callable[[SyncProgress], None] | None = None,
@@ -112,17 +115,21 @@ class Index(ABC):
         recipe that this index was opened with is stored.
 
         Args:
-            folder: the photographs, with all folders below.
-            describer: one that is loaded already, or a function that makes one when something needs it.
+            folder: the photographs, with all folders below; a path, or a URL such as ``s3://bucket/photos``.
+            describer: one that is loaded already, or a function that makes one when something needs it; or a
+                :class:`~coocnet.cluster.ClusterDescriber`.
             verify_content: read every file, even where size and time are as before.
             allow_empty: drop the folder's pictures though it now holds none, or is itself gone.
             progress: called after every file that needed a look.
 
         Raises:
-            InputError: no such folder; or it is empty and the index has pictures from it.
+            InputError: no such folder, or a URL that cannot be used or reached; or it is empty and the index has
+                pictures from it.
             RecipeMismatchError: the describer has another recipe or other weights.
+            ClusterError: the describer's cluster cannot be reached or fails; what was described is stored.
             IndexBusyError: another process is synchronising this index.
-            IndexStorageError: the disk is full or read-only; what was stored before is intact.
+            IndexStorageError: the disk, or where thumbnails are kept, is full or read-only; what was stored before is
+                intact.
         """
         report = self._edited(
             describer,
@@ -154,7 +161,7 @@ class Index(ABC):
         An approximate search is built anew by the next sync at the earliest.
 
         Args:
-            paths: the files.
+            paths: the files, by paths or URLs.
             describer: as for :meth:`sync`.
             progress: as for :meth:`sync`.
 
@@ -336,6 +343,41 @@ class Index(ABC):
             IndexBusyError: another process is synchronising this index.
         """
 
+    def use_thumbnails(self, place: str | os.PathLike[str] | None) -> None:
+        """Says where small copies of the pictures are kept, for whoever cannot read the pictures themselves.
+
+        A sync makes one for every content that it describes, and those that are missing of its folder's other
+        pictures. Copies are deleted with their contents; an interruption may leave some, which no later sync looks
+        for. A place is for one index alone. What was kept at another place before stays there.
+
+        Args:
+            place: a folder, or a URL such as ``s3://bucket/thumbnails``; None to keep none from now on.
+
+        Raises:
+            InputError: no path, or a URL that cannot be used.
+            IndexBusyError: another process is synchronising this index.
+        """
+        chosen = "" if place is None else ThumbnailStore(place).place
+        with self._store.sole_writer():
+            if chosen != self.thumbnails_place:
+                self._store.put_thumbnails(chosen)
+        self._changed()
+
+    @property
+    def thumbnails_place(self) -> str:
+        """The folder or URL where small copies of the pictures are kept; empty where none are."""
+        return self._store.meta("thumbnails") or ""
+
+    def thumbnail(self, digest: bytes) -> bytes | None:
+        """The small copy of a content as a JPEG, of at most 440 pixels; None where none is kept.
+
+        Raises:
+            InputError: the place of the copies is a URL that cannot be used here.
+            IndexStorageError: the copies cannot be read.
+        """
+        thumbnails = thumbnails_of(self._store)
+        return None if thumbnails is None else thumbnails.get(digest)
+
     @abstractmethod
     def auto_threshold(self, *, dim: int | None = None) -> float:
         """The similarity that a thing which is not in the collection seldom reaches, learned from the pictures here.
@@ -443,6 +485,8 @@ class Index(ABC):
 
     def holds(self, path: str | os.PathLike[str]) -> bool:
         """Whether this file is one of the collection's."""
+        if is_url(name := os.fspath(path)):
+            return self._store.holds(canonical(name))
         folder, name = os.path.split(os.path.abspath(path))
         names = (os.path.realpath(path), os.path.join(folder, name), os.path.join(os.path.realpath(folder), name))
         return any(self._store.holds(one) for one in names)
@@ -527,11 +571,15 @@ class Index(ABC):
 
     def _edited(
         self,
-        describer: Describer | Callable[[], Describer] | None,
+        describer: RowSource | Callable[[], RowSource] | None,
         edit: Callable[[Callable[[], RowSource]], SyncReport],
     ) -> SyncReport:
         """Changes the collection as the sole writer, then learns a whitening where one is due."""
         with self._store.sole_writer():
+            if self._store.meta(MIGRATING):
+                raise InputError(
+                    f"{printable(self._store.place)} is an unfinished copy: finish it first with coocnet migrate"
+                )
             self._store.adopt(self._recipe_with_known_weights())
             try:
                 report = edit(lambda: self._row_source(describer))
@@ -567,7 +615,7 @@ class Index(ABC):
         self._store.check_weights(place.sha256)
         return recipe
 
-    def _row_source(self, describer: Describer | Callable[[], Describer] | None) -> RowSource:
+    def _row_source(self, describer: RowSource | Callable[[], RowSource] | None) -> RowSource:
         if describer is None:
             return self.describer()
         given = describer() if callable(describer) else describer

@@ -8,10 +8,11 @@ from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
-from coocnet.data.walk import FoundFile, find_file, has_picture_name, real_folder
+from coocnet.data.walk import FoundFile, find_file, has_picture_name, place_of
 from coocnet.errors import ImageError, InputError
 from coocnet.index.records import Records
 from coocnet.index.sync import Job, RowSource, Run, SyncProgress, SyncReport
+from coocnet.index.thumbnails import drop_unused
 from coocnet.recipe import Recipe
 
 _NAMED = 3
@@ -27,7 +28,7 @@ def add(
     """See :meth:`coocnet.index.LocalIndex.add`; to be called by the sole writer."""
     started = time.monotonic()
     store.check_recipe(recipe)
-    places = dict.fromkeys(map(_place, _listed(paths)))
+    places = dict.fromkeys(map(place_of, _listed(paths)))
     stored = {path: stamp for path in places if (stamp := store.stamp_of(path)) is not None}
     run = Run(store, recipe, set(stored), progress, removed=set())
     folders = [os.fsdecode(folder) for folder in store.folder_paths()]
@@ -40,7 +41,9 @@ def add(
             run.report.unchanged += 1
         else:
             todo.append(Job(file, is_new=path not in stored))
+    former = [] if run.thumbnails is None else [store.digest_of(os.fsencode(path)) for path in stored]
     _describe(run, todo, describer)
+    drop_unused(store, former)
     run.report.time_s = time.monotonic() - started
     return run.report
 
@@ -51,7 +54,9 @@ def remove(store: Records, digests: Iterable[bytes]) -> int:
     unknown = [digest for digest in chosen if not store.files_of(digest)]
     if unknown:
         raise InputError(f"no picture of this collection has the content {in_hex(unknown)}")
-    return store.take_out(chosen) if chosen else 0
+    count = store.take_out(chosen) if chosen else 0
+    drop_unused(store, chosen)
+    return count
 
 
 def removed(store: Records) -> dict[bytes, list[str]]:
@@ -139,12 +144,6 @@ def _checked_path(path: object) -> str:
     if not isinstance(path, str | os.PathLike) or "\0" in str(path):
         raise InputError(f"a picture file is a path, got {path!r}")
     return os.fspath(path)
-
-
-def _place(path: str) -> str:
-    """A file's path as a sync stores it: links to folders resolved, one of the file itself not."""
-    folder, name = os.path.split(os.path.abspath(os.path.expanduser(path)))
-    return os.path.join(real_folder(folder), name)
 
 
 def _describe(run: Run, todo: list[Job], describer: Callable[[], RowSource]) -> None:

@@ -15,6 +15,9 @@ from coocnet.whitening import Whitening
 NO_WHITENING = "0"
 """The version that stands for none, where none was asked for."""
 
+MIGRATING = "migrating"
+"""The fact that says what an index is an unfinished copy of."""
+
 
 @dataclass(frozen=True)
 class StoredWhitening:
@@ -40,6 +43,10 @@ class Facts(ABC):
     @abstractmethod
     def _put_facts(self, facts: Mapping[str, str]) -> None:
         """Stores facts together, as one change of what searches answer."""
+
+    def put_facts(self, facts: Mapping[str, str]) -> None:
+        """Stores facts that are another index's; for the sole writer."""
+        self._put_facts(facts)
 
     @abstractmethod
     def whitening(self) -> StoredWhitening | None:
@@ -89,7 +96,7 @@ class Facts(ABC):
         if recipe != self.recipe:
             self._put_facts({"recipe": recipe.to_toml()})
 
-    def bind(self, recipe: Recipe, weights_sha256: str, dim: int, engine: str) -> None:
+    def bind(self, recipe: Recipe, weights_sha256: str, dim: int, *engines: str) -> None:
         """Notes, before the first row, what rows are made with. To be called by the sole writer.
 
         Recipe, weights and dimensions are those of all rows; engines may be several, since their rows agree.
@@ -104,7 +111,7 @@ class Facts(ABC):
         if held is not None:
             held.whitening.check_fits(recipe.row_fingerprint(), weights_sha256, dim)
         facts = {"recipe": recipe.to_toml(), "weights_sha256": weights_sha256, "dim": str(dim)}
-        self._put_facts({**facts, "engines": " ".join(sorted({*self.engines(), engine}))})
+        self._put_facts({**facts, "engines": " ".join(sorted({*self.engines(), *engines}))})
 
     def engines(self) -> list[str]:
         """The engines that rows were described by; none before the first, and of an index older than engines."""
@@ -117,6 +124,10 @@ class Facts(ABC):
     def put_storage(self, storage: str) -> None:
         """Notes how rows are to be kept for searching, a name in ``coocnet.index.kept.STORAGES``."""
         self._put_facts({"storage": storage})
+
+    def put_thumbnails(self, place: str) -> None:
+        """Notes where small copies of the pictures are to be kept; nowhere, where it is empty."""
+        self._put_facts({"thumbnails": place})
 
 
 @lru_cache(16)

@@ -37,6 +37,7 @@ class IndexInfo:
             in force, or there never was one.
         made: when, UTC.
         skipped: files left out at the last sync, with their reasons.
+        thumbnails: the folder or URL where small copies of the pictures are kept; empty for none.
     """
 
     location: str
@@ -56,6 +57,7 @@ class IndexInfo:
     out_of_force: str
     made: str
     skipped: dict[str, str]
+    thumbnails: str
 
 
 def info_of(store: Store, recipe: Recipe) -> IndexInfo:
@@ -83,6 +85,7 @@ def info_of(store: Store, recipe: Recipe) -> IndexInfo:
             out_of_force=standing.why_not(state, lambda: store.listing()[1]),
             made=store.meta("made") or "",
             skipped=store.skipped(),
+            thumbnails=store.meta("thumbnails") or "",
         )
 
 

@@ -91,12 +91,28 @@ class Records(Facts):
         """Stored pictures below a folder, with the stamps they were described at."""
 
     @abstractmethod
+    def contents_below(self, root: str) -> dict[bytes, str]:
+        """Digests of the contents of pictures below a folder, each with one of its files there."""
+
+    @abstractmethod
     def digests(self) -> Known:
         """Digests of every content that has a row; what is added to it is known to it alone."""
 
     @abstractmethod
     def row_of(self, digest: bytes) -> np.ndarray | None:
         """The stored row of a content, or None."""
+
+    @abstractmethod
+    def rows_of_each(self, digests: Sequence[bytes]) -> dict[bytes, np.ndarray]:
+        """The stored rows of contents, (d,) float32 each; unknown contents are left out."""
+
+    @abstractmethod
+    def each_picture(self) -> Iterator[Described]:
+        """Every picture, in order of path, without its row."""
+
+    @abstractmethod
+    def pictures_at(self, paths: Sequence[str]) -> dict[str, Described]:
+        """The pictures of these paths, without their rows; unknown paths are left out."""
 
     @abstractmethod
     def put(self, described: Iterable[Described]) -> None:
@@ -122,12 +138,15 @@ class Records(Facts):
         """Leaves contents that were taken out to the next sync again."""
 
     @abstractmethod
-    def note_removals(self, met: Sequence[Removal]) -> None:
-        """Remembers files that were met with contents which had been taken out."""
+    def note_removals(self, met: Sequence[Removal], *, as_they_are: bool = False) -> None:
+        """Remembers files that were met with contents which had been taken out.
+
+        Those that they were renamed from may be forgotten, unless they are of another index, to be taken as they are.
+        """
 
     @abstractmethod
-    def note_sync(self, root: str, skipped: dict[str, str]) -> None:
-        """Notes that ``root`` was looked through, and which files below it were left out and why."""
+    def note_sync(self, root: str, skipped: dict[str, str], *, when: str | None = None) -> None:
+        """Notes that ``root`` was looked through, now or ``when``, and which files below it were left out and why."""
 
     @abstractmethod
     def forget_folder(self, root: str) -> None:

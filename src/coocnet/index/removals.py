@@ -9,6 +9,7 @@ import os
 import sqlite3
 from collections.abc import Iterable
 
+from coocnet.data.remote import is_url
 from coocnet.data.walk import FileStamp
 from coocnet.index.database import Database
 from coocnet.index.records import Removal
@@ -63,13 +64,21 @@ def forget(db: sqlite3.Connection, digests: Iterable[bytes]) -> None:
         db.executemany("DELETE FROM removed WHERE digest = ?", ((digest,) for digest in digests))
 
 
-def note(db: sqlite3.Connection, met: Iterable[Removal]) -> None:
-    """Remembers other files of contents that are here already; those they were renamed from are forgotten."""
+def note(db: sqlite3.Connection, met: Iterable[Removal], *, as_they_are: bool) -> None:
+    """Remembers files of contents; those they were renamed from are forgotten, unless taken ``as_they_are``.
+
+    Not those at URLs, of which it could be told only by asking for each.
+    """
+    db.execute(_TABLE)
     for one in met:
         paths = db.execute("SELECT path FROM removed WHERE digest = ?", (one.digest,)).fetchall()
-        gone = [(one.digest, path) for (path,) in paths if not os.path.lexists(path)]
+        gone = [(one.digest, path) for (path,) in paths if not as_they_are and _is_gone(os.fsdecode(path))]
         db.executemany("DELETE FROM removed WHERE digest = ? AND path = ?", gone)
         db.execute(
             "INSERT OR REPLACE INTO removed (digest, path, size_bytes, modified_ns) VALUES (?, ?, ?, ?)",
             (one.digest, os.fsencode(one.path), one.stamp.size_bytes, one.stamp.modified_ns),
         )
+
+
+def _is_gone(path: str) -> bool:
+    return not is_url(path) and not os.path.lexists(path)

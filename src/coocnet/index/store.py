@@ -27,9 +27,9 @@ from coocnet.recipe import Recipe
 from coocnet.whitening import Whitening
 
 _AT_ONCE = 500
-
-
-_AT_ONCE = 500
+_PICTURES = (
+    "SELECT path, size_bytes, modified_ns, digest FROM pictures JOIN descriptors ON descriptors.id = descriptor"
+)
 
 
 class Store(Records):
@@ -136,6 +136,13 @@ class Store(Records):
         return {path: stamp for path, stamp in stamps.items() if path.startswith(below)}
 
     @override
+    def contents_below(self, root: str) -> dict[bytes, str]:
+        below = os.path.join(root, "")
+        found = self._database.read("SELECT digest, path FROM pictures JOIN descriptors ON id = descriptor")
+        files = ((digest, os.fsdecode(path)) for digest, path in found)
+        return {digest: path for digest, path in files if path.startswith(below)}
+
+    @override
     def digests(self) -> set[bytes]:
         return {digest for (digest,) in self._database.read("SELECT digest FROM descriptors")}
 
@@ -143,6 +150,29 @@ class Store(Records):
     def row_of(self, digest: bytes) -> np.ndarray | None:
         found = self._database.read("SELECT row FROM descriptors WHERE digest = ?", (digest,))
         return np.frombuffer(found[0][0], "<f4") if found else None
+
+    @override
+    def rows_of_each(self, digests: Sequence[bytes]) -> dict[bytes, np.ndarray]:
+        dim, rows = int(self.meta("dim") or 0), {}
+        for start in range(0, len(digests), _AT_ONCE):
+            some = digests[start : start + _AT_ONCE]
+            query = f"SELECT digest, row FROM descriptors WHERE digest IN ({','.join('?' * len(some))})"  # noqa: S608
+            for digest, row in self._database.read(query, some):
+                rows[digest] = self._decoded(row, "a picture", dim)
+        return rows
+
+    @override
+    def each_picture(self) -> Iterator[Described]:
+        return map(_described, self._database.stream(f"{_PICTURES} ORDER BY path"))
+
+    @override
+    def pictures_at(self, paths: Sequence[str]) -> dict[str, Described]:
+        found = {}
+        for start in range(0, len(paths), _AT_ONCE):
+            some = [os.fsencode(path) for path in paths[start : start + _AT_ONCE]]
+            query = f"{_PICTURES} WHERE path IN ({','.join('?' * len(some))})"
+            found.update({one.path: one for one in map(_described, self._database.read(query, some))})
+        return found
 
     @override
     def put(self, described: Iterable[Described]) -> None:
@@ -190,13 +220,13 @@ class Store(Records):
             removals.forget(db, digests)
 
     @override
-    def note_removals(self, met: Sequence[Removal]) -> None:
+    def note_removals(self, met: Sequence[Removal], *, as_they_are: bool = False) -> None:
         if met:
             with self._database.writing() as db:
-                removals.note(db, met)
+                removals.note(db, met, as_they_are=as_they_are)
 
     @override
-    def note_sync(self, root: str, skipped: dict[str, str]) -> None:
+    def note_sync(self, root: str, skipped: dict[str, str], *, when: str | None = None) -> None:
         below = os.fsencode(os.path.join(root, ""))
         with self._database.writing() as db:
             same_or_below = (os.fsencode(root), len(below), below)
@@ -206,7 +236,8 @@ class Store(Records):
                 ((os.fsencode(path), reason) for path, reason in skipped.items()),
             )
             db.execute(
-                "INSERT OR REPLACE INTO folders (path, synchronised) VALUES (?, ?)", (os.fsencode(root), now())
+                "INSERT OR REPLACE INTO folders (path, synchronised) VALUES (?, ?)",
+                (os.fsencode(root), when or now()),
             )
 
     @override
@@ -369,3 +400,8 @@ class Store(Records):
     def forget_whitening(self) -> None:
         with self._changing() as db:
             db.execute("DELETE FROM meta WHERE key = 'whitening'")
+
+
+def _described(found: tuple[bytes, int, int, bytes]) -> Described:
+    path, size, modified, digest = found
+    return Described(os.fsdecode(path), FileStamp(size, modified), digest, None)

@@ -7,21 +7,22 @@ costs at most that much; the next run finds by stamp and by content what is alre
 from __future__ import annotations
 
 import os
-import stat
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Container, Iterator
 from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
 
 import numpy as np
 
 from coocnet.data.images import Picture, content_digest, decode, read_bytes
-from coocnet.data.walk import FileStamp, FoundFile, Walk, real_folder, walk
+from coocnet.data.thumbnails import ThumbnailStore, large_enough
+from coocnet.data.walk import FileStamp, FoundFile, Walk, is_gone, real_folder, walk
 from coocnet.errors import ImageError, InputError, printable
 from coocnet.index.layer import take_shipped
 from coocnet.index.records import Described, Records, Removal
 from coocnet.index.removals import CHANGED, TAKEN_OUT
+from coocnet.index.thumbnails import drop_unused, make_missing, thumbnails_of
 from coocnet.recipe import Recipe
 
 _STORE_EVERY_S = 0.5
@@ -32,7 +33,7 @@ _KEPT = (
 
 
 class RowSource(Protocol):
-    """What a sync needs of a :class:`~coocnet.describe.Describer`."""
+    """What a sync needs: a :class:`~coocnet.describe.Describer`, or one whose work is done elsewhere."""
 
     @property
     def recipe(self) -> Recipe: ...  # noqa: D102
@@ -41,7 +42,7 @@ class RowSource(Protocol):
     @property
     def weights_sha256(self) -> str: ...  # noqa: D102
     @property
-    def engine(self) -> str: ...  # noqa: D102
+    def engines(self) -> Collection[str]: ...  # noqa: D102
     def stream(  # noqa: D102
         self, items: Iterator[Job], load: Callable[[Job], Picture | None]
     ) -> Iterator[tuple[Job, np.ndarray | ImageError | None]]: ...
@@ -69,6 +70,7 @@ class SyncReport:
         described: rows computed.
         others: files without the name of a picture, or hidden; not looked at.
         linked_folders: links to folders; not followed.
+        thumbnails: small copies made of pictures that were here without one.
         whitening: what became of the whitening, in words; empty where nothing did.
         approximate: what became of the approximate search, in words; empty where nothing did.
         time_s: how long it took.
@@ -82,6 +84,7 @@ class SyncReport:
     described: int = 0
     others: int = 0
     linked_folders: int = 0
+    thumbnails: int = 0
     skipped: list[ImageError] = field(default_factory=list)
     whitening: str = ""
     approximate: str = ""
@@ -96,6 +99,11 @@ class Job:
     is_new: bool
     expected: bytes = b""
     digest: bytes = b""
+
+    @property
+    def path(self) -> str:
+        """The file's."""
+        return self.file.path
 
 
 Outcome: TypeAlias = "np.ndarray | ImageError | None"
@@ -114,6 +122,9 @@ def synchronise(
     """See :meth:`coocnet.index.LocalIndex.sync`; to be called by the sole writer."""
     started = time.monotonic()
     store.check_recipe(recipe)
+    root = real_folder(folder)
+    thumbnails = thumbnails_of(store, apart_from=root)
+    contents = [] if thumbnails is None else list(store.contents_below(root))
     found, stored = _look_through(folder, store, allow_empty)
     removals = store.taken_out()
     run = Run(store, recipe, set(stored), progress, removed={removal.digest for removal in removals})
@@ -133,13 +144,82 @@ def synchronise(
     if todo:
         run.describe(todo, describer)
     run.drop_gone(found)
-    if os.path.isdir(found.root):
+    if not is_gone(found.root):
         store.note_sync(found.root, {error.path: error.reason for error in run.report.skipped})
     else:
         store.forget_folder(found.root)
     run.report.dropped += _drop_former_name(store, folder, found.root)
+    if thumbnails is not None:
+        show = None if progress is None else lambda done, total: progress(SyncProgress(done, total))
+        run.report.thumbnails = make_missing(store, thumbnails, root, show)
+        drop_unused(store, contents)
     run.report.time_s = time.monotonic() - started
     return run.report
+
+
+class Loader:
+    """Reads a file once for both its digest and its pixels; None where the content needs no description.
+
+    Called in several threads. A copy that is sent to another process has the known contents of its beginning, where
+    these are held in memory, and tells copies only among the files that it was given itself.
+
+    Args:
+        known: contents that have rows.
+        removed: contents that are left out.
+        size_px: limit of the longer side; None for none.
+        thumbnails: where small copies are kept, if they are.
+    """
+
+    def __init__(
+        self,
+        known: Container[bytes],
+        removed: Container[bytes],
+        size_px: int | None,
+        thumbnails: ThumbnailStore | None = None,
+    ) -> None:
+        self._known = known
+        self._removed = removed
+        self._size_px = size_px
+        self._thumbnails = thumbnails
+        self._in_flight: set[bytes] = set()
+        self._guard = threading.Lock()
+
+    def __reduce__(self) -> tuple[object, ...]:
+        known = Sorted(self._known if isinstance(self._known, set) else ())
+        return Loader, (known, self._removed, self._size_px, self._thumbnails)
+
+    def __call__(self, job: Job) -> Picture | None:
+        """The picture, and its digest noted in the job.
+
+        Raises:
+            ImageError: it cannot be read or decoded, or is not what it should be.
+            IndexStorageError: its small copy cannot be written.
+        """
+        content = read_bytes(job.path)
+        job.digest = content_digest(content)
+        if job.digest in self._removed:
+            raise ImageError(job.path, TAKEN_OUT)
+        if job.expected not in (b"", job.digest):
+            raise ImageError(job.path, CHANGED)
+        with self._guard:
+            if job.digest in self._known or job.digest in self._in_flight:
+                return None
+            self._in_flight.add(job.digest)
+        picture = decode(content, job.path, size_px=self._size_px)
+        if self._thumbnails is not None:
+            self._thumbnails.put(job.digest, large_enough(picture, content))
+        return picture
+
+
+class Sorted:
+    """Digests as one array, which processes of one machine can share: 16 bytes each."""
+
+    def __init__(self, digests: Collection[bytes]) -> None:
+        self._digests = np.sort(np.array(list(digests), "S16"))
+
+    def __contains__(self, digest: object) -> bool:
+        place = np.searchsorted(self._digests, np.array(digest, "S16"))
+        return bool((self._digests[place : place + 1] == digest).any())
 
 
 class Run:
@@ -168,25 +248,25 @@ class Run:
         self.known = store.digests()
         self.progress = progress
         self.removed = removed
+        self.thumbnails = thumbnails_of(store)
         self.report = SyncReport()
         self.unusable: set[str] = set()
         self._finished: list[Described] = []
         self._copies: list[Job] = []
+        self._bound: set[str] | None = None
         self._met_removed: list[Removal] = []
-        self._in_flight: set[bytes] = set()
-        self._guard = threading.Lock()
         self._stored_at = time.monotonic()
 
     def describe(self, todo: list[Job], describer: Callable[[], RowSource]) -> None:
         """Stores every file of ``todo`` that can be described, the new content described."""
         source = describer()
-        recipe = self.recipe.replace(weights=source.recipe.weights)
-        self.store.bind(recipe, source.weights_sha256, source.dim, source.engine)
+        self._bind(source)
         take_shipped(self.store, self.recipe)
-        size_px = self.recipe.size_px or None
+        load = Loader(self.known, self.removed, self.recipe.size_px or None, self.thumbnails)
         done = 0
         try:
-            for job, outcome in source.stream(iter(todo), lambda job: self._load(job, size_px)):
+            for job, outcome in source.stream(iter(todo), load):
+                self._bind(source)
                 self._take(job, outcome)
                 done += 1
                 if self.progress:
@@ -208,35 +288,32 @@ class Run:
         self.store.drop([*gone, *self.unusable])
         self.report.dropped += len(gone) + len(self.unusable)
 
-    def _load(self, job: Job, size_px: int | None) -> Picture | None:
-        """Reads a file once for both its digest and its pixels; None where the content needs no description."""
-        content = read_bytes(job.file.path)
-        job.digest = content_digest(content)
-        if job.digest in self.removed:
-            raise ImageError(job.file.path, TAKEN_OUT)
-        if job.expected not in (b"", job.digest):
-            raise ImageError(job.file.path, CHANGED)
-        with self._guard:
-            if job.digest in self.known or job.digest in self._in_flight:
-                return None
-            self._in_flight.add(job.digest)
-        return decode(content, job.file.path, size_px=size_px)
+    def _bind(self, source: RowSource) -> None:
+        """Notes what rows are made with, before the first one of each engine."""
+        engines = {*source.engines}
+        if self._bound is None or not engines <= self._bound:
+            recipe = self.recipe.replace(weights=source.recipe.weights)
+            self.store.bind(recipe, source.weights_sha256, source.dim, *engines)
+            self._bound = engines
 
     def _take(self, job: Job, outcome: Outcome) -> None:
+        is_failure = isinstance(outcome, ImageError) and outcome.reason not in {TAKEN_OUT, CHANGED}
+        if is_failure and job.digest in self.known:
+            outcome = None  # of a worker that was not told what is known, and could not describe it
         if isinstance(outcome, ImageError):
             if job.digest in self.removed:
-                self._met_removed.append(Removal(job.digest, job.file.path, job.file.stamp))
+                self._met_removed.append(Removal(job.digest, job.path, job.file.stamp))
             self._skip(job, outcome)
         elif outcome is None and job.digest not in self.known:
             self._copies.append(job)  # its first copy is still on the way, or will turn out damaged
         else:
-            self._finish(job, outcome)
+            self._finish(job, None if job.digest in self.known else outcome)
 
     def _take_copy(self, job: Job) -> None:
         if job.digest in self.known:
             self._finish(job, None)
         else:
-            self._skip(job, ImageError(job.file.path, "same content as another file that was skipped"))
+            self._skip(job, ImageError(job.path, "same content as another file that was skipped"))
 
     def _finish(self, job: Job, row: np.ndarray | None) -> None:
         if row is not None:
@@ -248,12 +325,12 @@ class Run:
             self.report.added += 1
         else:
             self.report.updated += 1
-        self._finished.append(Described(job.file.path, job.file.stamp, job.digest, row))
+        self._finished.append(Described(job.path, job.file.stamp, job.digest, row))
 
     def _skip(self, job: Job, error: ImageError) -> None:
         self.report.skipped.append(error)
-        if job.file.path in self.stored_paths and not error.unread:
-            self.unusable.add(job.file.path)
+        if job.path in self.stored_paths and not error.unread:
+            self.unusable.add(job.path)
 
     def _flush(self) -> None:
         if self._finished:
@@ -270,7 +347,7 @@ def _look_through(
     stored = store.pictures_below(root)
     known = bool(stored) or any(one.path == root for one in store.folders())
     try:
-        found = Walk(root) if known and allow_empty and _is_gone(root) else walk(root)
+        found = Walk(root) if known and allow_empty and is_gone(root) else walk(root)
     except InputError as error:
         if not stored:
             raise
@@ -278,16 +355,6 @@ def _look_through(
     if stored and not found.files and not allow_empty:
         raise InputError(f"{printable(root)} holds no pictures now. {_KEPT.format(len(stored))}")
     return found, stored
-
-
-def _is_gone(root: str) -> bool:
-    """Whether there is certainly no folder of this name, which is not the same as one that cannot be reached."""
-    try:
-        return not stat.S_ISDIR(os.stat(root).st_mode)
-    except (FileNotFoundError, NotADirectoryError):
-        return True
-    except OSError:
-        return False
 
 
 def _drop_former_name(store: Records, folder: str | os.PathLike[str], root: str) -> int:

@@ -13,13 +13,17 @@ from coocnet.ranking.checks import need_between, need_count, unit_or_zero
 LEAST_PICTURES = 50
 """Below this many different pictures a collection says too little about what is a chance likeness."""
 
+RATE = 0.05
+"""Of false matches, nominally."""
+PICTURES = 1000
+"""So many play the query."""
 _LONGEST_LIST = 1024
 _STRIKING = 2.0  # chosen on the development sets of benchmarks/thresholds.py, as is the root of k below
 _NUMBERS_AT_ONCE = 1 << 24
 
 
 def similarity_cut(
-    rows: Float[np.ndarray, "n d"], *, rate: float = 0.05, pictures: int = 1000, seed: int = 0
+    rows: Float[np.ndarray, "n d"], *, rate: float = RATE, pictures: int = PICTURES, seed: int = 0
 ) -> float:
     """The similarity that a thing which is not in the collection exceeds with a probability of about ``rate``.
 
@@ -51,26 +55,44 @@ def similarity_cut(
     need_count("pictures", pictures)
     described = rows.any(1)
     rows = rows if described.all() else rows[described]
-    if len(rows) < LEAST_PICTURES:
-        raise InputError(
-            f"to learn a threshold a collection needs {LEAST_PICTURES} different pictures, this one has "
-            f"{len(rows)}: give the threshold as a number"
-        )
+    list_length(len(rows))  # refuses too few
     drawn = np.random.default_rng(seed).permutation(len(rows))[:pictures]
     step = max(1, _NUMBERS_AT_ONCE // len(rows))
-    chance = [_chance_likeness(rows, drawn[start : start + step]) for start in range(0, len(drawn), step)]
+    chance = [chance_likeness(_best(rows, drawn[start : start + step])) for start in range(0, len(drawn), step)]
     return float(np.quantile(np.concatenate(chance), 1 - rate))
 
 
-def _chance_likeness(rows: Float[np.ndarray, "n d"], drawn: np.ndarray) -> Float[np.ndarray, " b"]:
+def list_length(pictures: int) -> int:
+    """How many of the best similarities of a picture to the others are looked at, in a collection of so many.
+
+    Raises:
+        InputError: fewer than 50.
+    """
+    if pictures < LEAST_PICTURES:
+        raise InputError(
+            f"to learn a threshold a collection needs {LEAST_PICTURES} different pictures, this one has "
+            f"{pictures}: give the threshold as a number"
+        )
+    return min((pictures - 1) // 2, _LONGEST_LIST)
+
+
+def _best(rows: Float[np.ndarray, "n d"], drawn: np.ndarray) -> Float[np.ndarray, "b k"]:
     similarities = rows[drawn] @ rows.T
     similarities[np.arange(len(drawn)), drawn] = -np.inf
-    length = min((len(rows) - 1) // 2, _LONGEST_LIST)
-    best = -np.sort(-np.partition(similarities, -length, axis=1)[:, -length:], axis=1)
-    k = np.arange(1, length)
+    length = list_length(len(rows))
+    return -np.sort(-np.partition(similarities, -length, axis=1)[:, -length:], axis=1)
+
+
+def chance_likeness(best: Float[np.ndarray, "b k"]) -> Float[np.ndarray, " b"]:
+    """The best chance likeness of each picture, as :func:`similarity_cut` has it.
+
+    Args:
+        best: its best similarities to the other pictures, falling, :func:`list_length` of them.
+    """
+    k = np.arange(1, best.shape[1])
     gaps = best[:, :-1] - best[:, 1:]
     beta = np.median(k * gaps, axis=1) / math.log(2)
-    place, each = (np.sqrt(k) * gaps).argmax(1), np.arange(len(drawn))
+    place, each = (np.sqrt(k) * gaps).argmax(1), np.arange(len(best))
     striking = k[place] * gaps[each, place] > _STRIKING * beta
     likeness: np.ndarray = best[each, np.where(striking, place + 1, 0)]
     return likeness

@@ -212,7 +212,17 @@ def need_folder(folders: list[str], number: int | None) -> list[str]:
 def _both(one: SyncReport | None, other: SyncReport) -> SyncReport:
     if one is None:
         return other
-    counts = ("added", "updated", "recognised", "unchanged", "dropped", "described", "others", "linked_folders")
+    counts = (
+        "added",
+        "updated",
+        "recognised",
+        "unchanged",
+        "dropped",
+        "described",
+        "others",
+        "linked_folders",
+        "thumbnails",
+    )
     return SyncReport(
         **{name: getattr(one, name) + getattr(other, name) for name in counts},
         whitening=other.whitening or one.whitening,

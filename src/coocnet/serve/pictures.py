@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import io
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from typing import BinaryIO
 
-import numpy as np
-from PIL import Image
-
 from coocnet.data.images import Measured, content_digest, decode, measured, open_file, read_bytes, stream_digest
-from coocnet.errors import ImageError
+from coocnet.data.remote import is_url
+from coocnet.data.thumbnails import THUMBNAIL_PX, jpeg
+from coocnet.errors import ImageError, IndexStorageError, InputError
 from coocnet.index import Index
 from coocnet.serve.kept import Kept
-from coocnet.serve.problems import Problem
+from coocnet.serve.problems import Problem, log
 from coocnet.serve.settings import Settings
 
 MEDIA_TYPES = {
@@ -33,7 +31,6 @@ MEDIA_TYPES = {
 _HEAD_BYTES = 1 << 17
 _PIECE_BYTES = 1 << 18
 _SIZES_KEPT = 1_000_000
-_JPEG_QUALITY = 85
 
 
 @dataclass(frozen=True)
@@ -69,7 +66,10 @@ class Original:
 
 
 class PictureFiles:
-    """Reads what the index names, and gives nothing else: every byte is checked against the digest it is asked by."""
+    """Reads what the index names, and gives nothing else: every byte is checked against the digest it is asked by.
+
+    Where files cannot be read, or are at URLs, the small copies that the index keeps are taken as they are named.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self._thumbnails: Kept[bytes] = Kept(settings.kept_thumbnail_bytes, len)
@@ -84,7 +84,7 @@ class PictureFiles:
         for path in _paths(index, digest):
             try:
                 content = read_bytes(path)
-            except ImageError:
+            except (ImageError, InputError):
                 continue
             if content_digest(content) == digest:
                 return Content(digest, content, index.name_of(path))
@@ -97,9 +97,10 @@ class PictureFiles:
             Problem: see :meth:`content`.
         """
         for path in _paths(index, digest):
-            with suppress(ImageError, OSError), ExitStack() as unless_it_is_given:
+            with suppress(ImageError, InputError, OSError), ExitStack() as unless_it_is_given:
                 stream = unless_it_is_given.enter_context(open_file(path))
-                size_bytes = os.fstat(stream.fileno()).st_size
+                size_bytes = stream.seek(0, os.SEEK_END)
+                stream.seek(0)
                 if stream_digest(stream) == digest:
                     kind = MEDIA_TYPES.get(_measured(stream, path).format, "application/octet-stream")
                     stream.seek(0)
@@ -110,25 +111,41 @@ class PictureFiles:
     def thumbnail(self, index: Index, digest: bytes, size_px: int) -> bytes:
         """A JPEG of a picture of the collection, upright, its longer side at most ``size_px``.
 
+        Of the small copy that the index keeps, where that is large enough and the files are at URLs or unreadable.
+
         Raises:
             Problem: see :meth:`content`.
             ImageError: it cannot be decoded.
         """
-        kept = self._thumbnails.get((digest, size_px))
-        if kept is None:
-            found = self.content(index, digest)
-            kept = reduced(found.content, size_px)
-            self._thumbnails.put((digest, size_px), kept)
-        return kept
+        made = self._thumbnails.get((digest, size_px))
+        if made is None:
+            is_far = all(map(is_url, _paths(index, digest)))
+            copy = _copy(index, digest, size_px) if is_far else None
+            if copy is None:
+                try:
+                    copy = self.content(index, digest).content
+                except Problem:
+                    copy = None if is_far else _copy(index, digest, size_px)
+                    if copy is None:
+                        raise
+            made = reduced(copy, size_px)
+            self._thumbnails.put((digest, size_px), made)
+        return made
 
-    def measured(self, digest: bytes, path: str) -> Measured | None:
-        """The size of a picture, from the head of a file; None where it cannot be told."""
+    def measured(self, digest: bytes, path: str, *, wherever: bool = False) -> Measured | None:
+        """The size of a picture, from the head of a file; None where it cannot be told.
+
+        Args:
+            digest: of its content.
+            path: of the file.
+            wherever: also where all of the file would have to be fetched for it, from a URL.
+        """
         kept = self._sizes.get(digest)
-        if kept is None:
+        if kept is None and (wherever or not is_url(path)):
             try:
                 with open_file(path) as stream:
                     kept = _measured(stream, path)
-            except (ImageError, OSError):
+            except (ImageError, InputError, OSError):
                 return None
             self._sizes.put(digest, kept)
         return kept
@@ -143,11 +160,13 @@ def reduced(content: bytes, size_px: int) -> bytes:
     return jpeg(decode(content, "the picture", size_px=size_px).pixels)
 
 
-def jpeg(pixels: np.ndarray) -> bytes:
-    """Pixels (h, w, 3) uint8 as a JPEG."""
-    out = io.BytesIO()
-    Image.fromarray(pixels).save(out, "JPEG", quality=_JPEG_QUALITY)
-    return out.getvalue()
+def _copy(index: Index, digest: bytes, size_px: int) -> bytes | None:
+    """The small copy that the index keeps of a picture, if it is large enough for this size."""
+    try:
+        return index.thumbnail(digest) if size_px <= THUMBNAIL_PX else None
+    except (IndexStorageError, InputError) as error:
+        log.warning("%s", error)
+        return None
 
 
 def _measured(stream: BinaryIO, path: str) -> Measured:

@@ -61,7 +61,7 @@ class Service:
 
     def __init__(self, settings: Settings) -> None:
         with self._opened(settings) as index:
-            folders = index.folders
+            folders = [*index.folders, index.thumbnails_place]
             location = index.location
         self.settings = settings
         self.metrics = Metrics()

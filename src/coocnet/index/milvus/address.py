@@ -12,7 +12,7 @@ from coocnet.errors import InputError
 SCHEMES = ("milvus", "milvus+tls", "milvus-lite")
 TOKEN = "COOCNET_MILVUS_TOKEN"  # noqa: S105 - the name of the variable
 _PORT = 19530
-_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,99}$")
+_NAME = re.compile(r"(?!.*__)[A-Za-z_][A-Za-z0-9_]{0,99}")
 
 
 @dataclass(frozen=True)
@@ -44,14 +44,16 @@ class Address:
         try:
             parts = urlsplit(location)
             port = parts.port or _PORT
-        except ValueError as error:
-            raise InputError(f"{_without_password(location)!r} is no address of an index: {error}") from error
+        except ValueError:
+            shown = _without_password(location)
+            raise InputError(f"{shown!r} is no address of an index: host or port cannot be read") from None
         folder, _, name = unquote(parts.path).rpartition("/")
         is_file = parts.scheme == "milvus-lite"
-        if not _NAME.match(name) or (not is_file and (folder or not parts.hostname)) or (is_file and parts.netloc):
+        is_whole = not parts.netloc if is_file else bool(parts.hostname and not folder)
+        if not _NAME.fullmatch(name) or not is_whole or parts.query or parts.fragment:
             raise InputError(
                 f"an index in Milvus is milvus://HOST:PORT/NAME or milvus-lite:///FOLDER/NAME, with a name of "
-                f"letters, digits and _, got {_without_password(location)!r}"
+                f"letters, digits and single _, got {_without_password(location)!r}"
             )
         if is_file:
             return cls(os.path.join(folder or "/", f"{name}.db"), name, location)
@@ -72,4 +74,4 @@ def is_in_milvus(location: str) -> bool:
 
 
 def _without_password(location: str) -> str:
-    return re.sub(r"//[^/@]*@", "//…@", location)
+    return re.sub(r"//.*@", "//…@", location, flags=re.DOTALL)

@@ -6,6 +6,7 @@ They are in these collections::
     pictures   files by path, in hexadecimal digits so that every path has a key, and keys are in order of path
     rows       rows of contents by digest, before whitening
     v1, v2 …   the same whitened, for each version of the whitening; the one in force is searched
+    a0, a1 …   the same in lists, for an approximate search
 
 Milvus has no transactions. Rows are written before the pictures that point to them, and deleted after; the digests
 meanwhile at stake are noted first, and the next writer takes back what an interruption left half done.
@@ -13,47 +14,39 @@ meanwhile at stake are noted first, and the next writer takes back what an inter
 
 from __future__ import annotations
 
-import base64
 import json
 import os
-import platform
 import secrets
-import threading
-import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import asdict
 from itertools import islice
+from typing import Any
 
 import numpy as np
 from typing_extensions import override
 
 from coocnet.data.walk import FileStamp
-from coocnet.errors import (
-    ForeignIndexError,
-    IndexBusyError,
-    IndexMissingError,
-    IndexStorageError,
-    NewerIndexError,
-    printable,
-)
+from coocnet.errors import IndexMissingError, IndexStorageError, NewerIndexError, printable
+from coocnet.index.approximate import ANOTHER_WHITENING, ApproximateInfo
 from coocnet.index.database import now
 from coocnet.index.facts import NO_WHITENING, StoredWhitening
 from coocnet.index.milvus.address import Address
+from coocnet.index.milvus.lease import Lease
+from coocnet.index.milvus.notes import KEY_LETTERS, VALUE_LETTERS, Notes
 from coocnet.index.milvus.server import Server
+from coocnet.index.milvus.vectors import Vectors
 from coocnet.index.records import Described, Known, Records, Removal, SyncedFolder
 from coocnet.recipe import Recipe
 from coocnet.whitening import Whitening
 
-_KEY_LETTERS = 16_384
-_VALUE_LETTERS = 65_535
-_PIECE_LETTERS = 60_000
 _FORMAT = 1
 _AT_ONCE = 500
 _PENDING = "pending"
-_WRITER = "writer"
-_LEASE_S = 60.0
-_RENEWED_S = 15.0
-_SETTLES_S = 1.0
+_NOTHING = '{"digests": [], "out": false}'
+_UNUSED = "unused/"
+_OF_A_PICTURE = ("digest", "size_bytes", "modified_ns")
 
 
 class MilvusRecords(Records):
@@ -61,8 +54,8 @@ class MilvusRecords(Records):
 
     def __init__(self, server: Server) -> None:
         self._server = server
-        self._held: tuple[tuple[str, str], StoredWhitening] | None = None
-        self._notes: dict[str, str] | None = None
+        self._notes = Notes(server)
+        self.vectors = Vectors(server, self._notes)
 
     @classmethod
     def open(cls, address: Address, recipe: Recipe | None) -> MilvusRecords:
@@ -97,15 +90,16 @@ class MilvusRecords(Records):
                 raise IndexMissingError(
                     f"there is no index at {self.place}; make one with: coocnet index FOLDER --index {self.place}"
                 )
-            if "pictures" not in kinds:
-                fields = {"digest": 32, "size_bytes": None, "modified_ns": None}
-                self._server.make("pictures", _KEY_LETTERS, fields)
-            if "facts" not in kinds:
-                self._server.make("facts", _KEY_LETTERS, {"value": _VALUE_LETTERS})
-            self._put({f"fact/{key}": value for key, value in (("recipe", recipe.to_toml()), ("made", now()))})
-            self._put({"fact/format": str(_FORMAT)})  # from here on there is an index
+            makers = {"pictures": self._make_pictures, "facts": self._notes.make}
+            with ThreadPoolExecutor() as threads:  # each takes a server a second or three
+                list(threads.map(lambda kind: makers[kind](), makers.keys() - kinds))
+            self._notes.put({f"fact/{key}": value for key, value in (("recipe", recipe.to_toml()), ("made", now()))})
+            self._notes.put({"fact/format": str(_FORMAT)})  # from here on there is an index
         elif recipe is not None:
             self.check_recipe(recipe)
+
+    def _make_pictures(self) -> None:
+        self._server.make("pictures", KEY_LETTERS, {"digest": 32, "size_bytes": None, "modified_ns": None})
 
     # What the index is
 
@@ -125,21 +119,21 @@ class MilvusRecords(Records):
 
     @override
     def snapshot(self) -> AbstractContextManager[None]:
-        return nullcontext()
+        return self._notes.held("fact/")
 
     @override
     @contextmanager
     def sole_writer(self) -> Iterator[None]:
         self.check_in_place()
-        with Lease(self._server, self.place):
+        with Lease(self._server) as lease:
+            self._server.before_writing = lease.check
             self._server.settle()
-            # Nobody else writes now, and to read back what was just written takes a fifth of a second each time.
-            self._notes = {row["key"]: row["value"] for row in self._server.rows("facts", "", ["value"])}
             try:
-                self._take_back()
-                yield
+                with self._notes.held():
+                    self._take_back()
+                    yield
             finally:
-                self._notes = None
+                self._server.before_writing = lambda: None
 
     @override
     def state(self) -> str:
@@ -152,36 +146,11 @@ class MilvusRecords(Records):
 
     @override
     def _put_facts(self, facts: Mapping[str, str]) -> None:
-        self._put({f"fact/{key}": value for key, value in {**facts, "change": secrets.token_hex(8)}.items()})
+        self._notes.put({f"fact/{key}": value for key, value in {**facts, "change": secrets.token_hex(8)}.items()})
 
     def _facts(self, *keys: str) -> dict[str, str]:
-        return {key.removeprefix("fact/"): text for key, text in self._get(f"fact/{key}" for key in keys).items()}
-
-    def _get(self, keys: Iterable[str]) -> dict[str, str]:
-        """What stands under keys in the facts; unknown keys are left out."""
-        if self._notes is not None:
-            return {key: self._notes[key] for key in keys if key in self._notes}
-        return {key: str(row["value"]) for key, row in self._server.get("facts", list(keys), ["value"]).items()}
-
-    def _put(self, values: Mapping[str, str]) -> None:
-        if values:
-            self._server.put("facts", [{"key": key, "value": value} for key, value in values.items()])
-            if self._notes is not None:
-                self._notes |= values
-
-    def _forget(self, keys: Sequence[str]) -> None:
-        if self._notes is not None:
-            keys = [key for key in keys if self._notes.pop(key, None) is not None]
-        self._server.delete("facts", keys)
-
-    def _noted(self, before: str) -> list[tuple[str, str]]:
-        """What stands under keys that begin like this, without that beginning, in order."""
-        if self._notes is not None:
-            found = sorted((key, text) for key, text in self._notes.items() if key.startswith(before))
-        else:
-            rows = self._server.rows("facts", f'key like "{before}%"', ["value"])
-            found = [(row["key"], row["value"]) for row in rows]
-        return [(key.removeprefix(before), text) for key, text in found]
+        found = self._notes.get(f"fact/{key}" for key in keys)
+        return {key.removeprefix("fact/"): text for key, text in found.items()}
 
     # Pictures and rows
 
@@ -192,13 +161,30 @@ class MilvusRecords(Records):
         return {_path(row["key"]): _stamp(row) for row in found}
 
     @override
+    def contents_below(self, root: str) -> dict[bytes, str]:
+        found = self._server.rows("pictures", f'key like "{_key(os.path.join(root, ""))}%"', ["digest"])
+        return {bytes.fromhex(row["digest"]): _path(row["key"]) for row in found}
+
+    @override
     def digests(self) -> Known:
-        return _Known(self._server) if self._has_rows() else set[bytes]()
+        return _Known(self.vectors) if self.vectors.has_rows() else set[bytes]()
 
     @override
     def row_of(self, digest: bytes) -> np.ndarray | None:
-        found = self._server.get("rows", [digest.hex()], ["row"]) if self._has_rows() else {}
-        return np.array(found[digest.hex()]["row"], "<f4") if found else None
+        return self.vectors.get([digest]).get(digest)
+
+    @override
+    def rows_of_each(self, digests: Sequence[bytes]) -> dict[bytes, np.ndarray]:
+        return self.vectors.get(digests)
+
+    @override
+    def each_picture(self) -> Iterator[Described]:
+        return map(_described, self._server.rows("pictures", "", _OF_A_PICTURE))
+
+    @override
+    def pictures_at(self, paths: Sequence[str]) -> dict[str, Described]:
+        found = self._server.get("pictures", [_key(path) for path in paths], _OF_A_PICTURE)
+        return {one.path: one for one in map(_described, found.values())}
 
     @override
     def put(self, described: Iterable[Described]) -> None:
@@ -211,8 +197,10 @@ class MilvusRecords(Records):
         now_there = {one.digest.hex() for one in listed}
         known = self._server.get("pictures", [_key(one.path) for one in listed], ["digest"])
         former = {row["digest"] for row in known.values()} - now_there
-        with self._pending(sorted(now_there | former)):
-            self._put_rows(list(new), np.array(list(new.values()), np.float32))
+        # Others may have been told already that these contents are known: they go when a sync ends, as in a folder.
+        self._notes.put({f"{_UNUSED}{digest}": "" for digest in former})
+        with self._pending(sorted(now_there)):
+            self.vectors.put(list(new), np.array(list(new.values()), np.float32))
             self._server.put(
                 "pictures",
                 [
@@ -225,21 +213,9 @@ class MilvusRecords(Records):
                     for one in listed
                 ],
             )
-            self._drop_unused(former)
-        self._forget([f"skipped/{_key(one.path)}" for one in listed])
-        self.forget_removals([one.digest for one in listed])
+            self._notes.forget([f"skipped/{_key(one.path)}" for one in listed])
+            self.forget_removals([one.digest for one in listed])
         self._put_facts({})
-
-    def _put_rows(self, digests: Sequence[str], rows: np.ndarray) -> None:
-        if not digests:
-            return
-        kinds = self._server.kinds()
-        if "rows" not in kinds:
-            self._server.make("rows", 32, {}, dim=rows.shape[1])
-        self._server.put("rows", _with_keys(digests, rows))
-        stored = self.whitening()
-        if stored is not None:
-            self._server.put(f"v{stored.version}", _with_keys(digests, stored.whitening.apply(rows)))
 
     @override
     def drop(self, paths: Iterable[str]) -> None:
@@ -251,34 +227,39 @@ class MilvusRecords(Records):
                 self._server.delete("pictures", some)
                 self._drop_unused(digests)
             self._put_facts({})
+        unused = [digest for digest, _ in self._notes.below(_UNUSED)]
+        if unused:
+            self._drop_unused(unused)
+            self._notes.forget([f"{_UNUSED}{digest}" for digest in unused])
+            self._put_facts({})
 
     def _drop_unused(self, digests: Iterable[str]) -> None:
         """Deletes those of the rows that no picture points to."""
         wanted = sorted(digests)
         used = self._files(wanted)
-        unused = [digest for digest in wanted if digest not in used]
-        kinds = self._server.kinds() if unused else []
-        for kind in kinds:
-            if kind == "rows" or _is_version(kind):
-                self._server.delete(kind, unused)
+        self.vectors.delete([digest for digest in wanted if digest not in used])
 
     @contextmanager
-    def _pending(self, digests: Sequence[str]) -> Iterator[None]:
-        """Notes what is at stake until the block has ended well."""
-        self._put({_PENDING: json.dumps(list(digests))})
+    def _pending(self, digests: Sequence[str], *, out: bool = False) -> Iterator[None]:
+        """Notes which contents are at stake, or on their way ``out``, until the block has ended well."""
+        self._notes.put({_PENDING: json.dumps({"digests": list(digests), "out": out})})
         yield
-        self._put({_PENDING: "[]"})
+        self._notes.put({_PENDING: _NOTHING})
 
     def _take_back(self) -> None:
         """Mends what an interruption left half done; for the sole writer."""
-        digests = json.loads(self._get([_PENDING]).get(_PENDING, "[]"))
+        told = json.loads(self._notes.get([_PENDING]).get(_PENDING, _NOTHING))
+        digests = told["digests"]
         if digests:
+            pictures = self._files(digests)
+            if told["out"]:
+                self._server.delete("pictures", [key for keys in pictures.values() for key in keys])
+            else:
+                self.forget_removals([bytes.fromhex(digest) for digest in pictures])
             self._drop_unused(digests)
-            self._put({_PENDING: "[]"})
-        stored = self.meta("whitening")
-        for kind in self._server.kinds():
-            if _is_version(kind) and kind != f"v{stored}":
-                self._server.drop(kind)
+            self._notes.put({_PENDING: _NOTHING})
+            self._put_facts({})
+        self.vectors.drop_unnamed()
 
     @override
     def take_out(self, digests: Iterable[bytes]) -> int:
@@ -286,8 +267,8 @@ class MilvusRecords(Records):
         for digest in digests:
             name = digest.hex()
             found = list(self._server.rows("pictures", f'digest == "{name}"', ["size_bytes", "modified_ns"]))
-            self.note_removals([Removal(digest, _path(row["key"]), _stamp(row)) for row in found])
-            with self._pending([name]):
+            with self._pending([name], out=True):
+                self.note_removals([Removal(digest, _path(row["key"]), _stamp(row)) for row in found])
                 self._server.delete("pictures", [row["key"] for row in found])
                 self._drop_unused([name])
             count += len(found)
@@ -297,7 +278,7 @@ class MilvusRecords(Records):
     @override
     def taken_out(self) -> list[Removal]:
         found = []
-        for key, value in self._noted("removed/"):
+        for key, value in self._notes.below("removed/"):
             digest, _, path = key.partition("/")
             size, modified = value.split()
             found.append(Removal(bytes.fromhex(digest), _path(path), FileStamp(int(size), int(modified))))
@@ -306,12 +287,12 @@ class MilvusRecords(Records):
     @override
     def forget_removals(self, digests: Iterable[bytes]) -> None:
         gone = {digest.hex() for digest in digests}
-        keys = [f"removed/{key}" for key, _ in self._noted("removed/") if key.partition("/")[0] in gone]
-        self._forget(keys)
+        keys = [f"removed/{key}" for key, _ in self._notes.below("removed/") if key.partition("/")[0] in gone]
+        self._notes.forget(keys)
 
     @override
-    def note_removals(self, met: Sequence[Removal]) -> None:
-        self._put(
+    def note_removals(self, met: Sequence[Removal], *, as_they_are: bool = False) -> None:
+        self._notes.put(
             {
                 f"removed/{one.digest.hex()}/{_key(one.path)}": f"{one.stamp.size_bytes} {one.stamp.modified_ns}"
                 for one in met
@@ -319,29 +300,29 @@ class MilvusRecords(Records):
         )
 
     @override
-    def note_sync(self, root: str, skipped: dict[str, str]) -> None:
+    def note_sync(self, root: str, skipped: dict[str, str], *, when: str | None = None) -> None:
         self._forget_skipped(root)
-        self._put({f"skipped/{_key(path)}": reason[:_VALUE_LETTERS] for path, reason in skipped.items()})
-        self._put({f"folder/{_key(root)}": now()})
+        self._notes.put({f"skipped/{_key(path)}": reason[:VALUE_LETTERS] for path, reason in skipped.items()})
+        self._notes.put({f"folder/{_key(root)}": when or now()})
 
     @override
     def forget_folder(self, root: str) -> None:
         self._forget_skipped(root)
-        self._forget([f"folder/{_key(root)}"])
+        self._notes.forget([f"folder/{_key(root)}"])
 
     def _forget_skipped(self, root: str) -> None:
         below = _key(os.path.join(root, ""))
-        former = [f"skipped/{below}{key}" for key, _ in self._noted(f"skipped/{below}")]
-        self._forget([*former, f"skipped/{_key(root)}"])
+        former = [f"skipped/{below}{key}" for key, _ in self._notes.below(f"skipped/{below}")]
+        self._notes.forget([*former, f"skipped/{_key(root)}"])
 
     @override
     def folder_paths(self) -> list[bytes]:
-        return [bytes.fromhex(key) for key, _ in self._noted("folder/")]
+        return [bytes.fromhex(key) for key, _ in self._notes.below("folder/")]
 
     @override
     def folders(self) -> list[SyncedFolder]:
         found = []
-        for key, when in self._noted("folder/"):
+        for key, when in self._notes.below("folder/"):
             path = _path(key)
             count = self._server.count("pictures", f'key like "{_key(os.path.join(path, ""))}%"')
             found.append(SyncedFolder(path, count, when))
@@ -349,7 +330,7 @@ class MilvusRecords(Records):
 
     @override
     def skipped(self) -> dict[str, str]:
-        return {_path(key): reason for key, reason in self._noted("skipped/")}
+        return {_path(key): reason for key, reason in self._notes.below("skipped/")}
 
     @override
     def count_pictures(self) -> int:
@@ -357,7 +338,7 @@ class MilvusRecords(Records):
 
     @override
     def count_contents(self) -> int:
-        return self._server.count("rows") if self._has_rows() else 0
+        return self.vectors.count()
 
     @override
     def files_of(self, digest: bytes) -> list[str]:
@@ -401,7 +382,7 @@ class MilvusRecords(Records):
         listed = [(row["key"], row["digest"]) for row in self._server.rows("pictures", "", ["digest"])]
         place = {digest: at for at, digest in enumerate(dict.fromkeys(digest for _, digest in listed))}
         rows = np.zeros((len(place), int(self.meta("dim") or 0)), np.float32)
-        for digests, some in self.all_rows():
+        for digests, some in self.vectors.each():
             for digest, row in zip(digests, some, strict=True):
                 if digest in place:
                     rows[place[digest]] = row
@@ -411,154 +392,68 @@ class MilvusRecords(Records):
     @override
     def mean_row(self) -> np.ndarray:
         total, count = np.zeros(int(self.meta("dim") or 0)), 0
-        for _, rows in self.all_rows():
+        for _, rows in self.vectors.each():
             total += rows.sum(0, dtype=np.float64)
             count += len(rows)
         return total / count
-
-    def all_rows(self) -> Iterator[tuple[list[str], np.ndarray]]:
-        """Digests and rows (b, d) of all contents, some at a time."""
-        if not self._has_rows():
-            return
-        pages = self._server.rows("rows", "", ["row"])
-        while some := list(islice(pages, _AT_ONCE)):
-            yield [row["key"] for row in some], np.array([row["row"] for row in some], np.float32)
-
-    def _has_rows(self) -> bool:
-        return self.meta("dim") is not None and "rows" in self._server.kinds()
 
     # Whitenings
 
     @override
     def whitening(self) -> StoredWhitening | None:
-        facts = self._facts("made", "whitening")
-        version = facts.get("whitening", NO_WHITENING)
-        if version == NO_WHITENING:
-            return None
-        if self._held is None or self._held[0] != (facts["made"], version):
-            self._held = (facts["made"], version), self._read_whitening(int(version))
-        return self._held[1]
-
-    def _read_whitening(self, version: int) -> StoredWhitening:
-        before = f"whitening/{version}/"
-        head = json.loads(self._get([before])[before])
-        keys = [f"{before}{number:06}" for number in range(head["pieces"])]
-        found = self._get(keys)
-        if len(found) < len(keys):
-            raise ForeignIndexError(f"{printable(self.place)} is damaged: a part of its whitening is missing")
-        content = base64.b64decode("".join(found[key] for key in keys))
-        return StoredWhitening(version, head["learned_here"], Whitening.from_bytes(content))
+        return self.vectors.whitening()
 
     @override
     def put_whitening(self, whitening: Whitening | None, *, learned_here: bool) -> None:
-        if whitening is None:
-            self._put_facts({"whitening": NO_WHITENING})
-            return
-        versions = [int(key.partition("/")[0]) for key, _ in self._noted("whitening/")]
-        version = max(versions, default=0) + 1
-        text = base64.b64encode(whitening.to_bytes()).decode()
-        pieces = [text[start : start + _PIECE_LETTERS] for start in range(0, len(text), _PIECE_LETTERS)]
-        head = {f"whitening/{version}/": json.dumps({"learned_here": learned_here, "pieces": len(pieces)})}
-        self._put({f"whitening/{version}/{number:06}": piece for number, piece in enumerate(pieces)} | head)
-        self._server.make(f"v{version}", 32, {}, dim=whitening.dim)
-        for digests, rows in self.all_rows():
-            self._server.put(f"v{version}", _with_keys(digests, whitening.apply(rows)))
-        former = self.meta("whitening")
-        self._put_facts({"whitening": str(version)})
-        if former not in (None, NO_WHITENING):
-            self._server.drop(f"v{former}")
+        version = NO_WHITENING
+        if whitening is not None:
+            version = str(self.vectors.add_whitening(whitening, learned_here=learned_here))
+        self._put_facts({"whitening": version, **self._approximate_without_whitening()})
+        self.vectors.drop_unnamed()
 
     @override
     def forget_whitening(self) -> None:
-        self._forget(["fact/whitening"])
-        self._put_facts({})
+        self._notes.forget(["fact/whitening"])
+        self._put_facts(self._approximate_without_whitening())
+        self.vectors.drop_unnamed()
 
-    # Searching
+    # The approximate search
 
-    def nearest(self, version: int | None, queries: np.ndarray, k: int) -> list[list[tuple[bytes, float]]]:
-        """Digests and inner products of the k nearest contents of each query, best first.
+    def approximate(self) -> tuple[int | None, ApproximateInfo] | None:
+        """The approximate search that is kept up to date, with the version of its rows' whitening; or None."""
+        told = json.loads(self.meta("approximate") or "null")
+        return None if told is None else (told["version"], ApproximateInfo(**told["info"], installed=True))
 
-        Args:
-            version: of the whitening that queries and rows have; None for none.
-            queries: (q, d).
-            k: how many for each.
-        """
-        found = self._server.nearest(_searched(version), queries, k)
-        return [[(bytes.fromhex(digest), score) for digest, score in hits] for hits in found]
+    def put_approximate(self, version: int | None, info: ApproximateInfo) -> None:
+        """Puts an approximate search in force, in the rows of a version of the whitening or as they are stored."""
+        known = {key: value for key, value in asdict(info).items() if key != "installed"}
+        self._put_facts({"approximate": json.dumps({"version": version, "info": known}), "out_of_force": ""})
+        self.vectors.drop_unnamed()
 
-    def searched_rows(self, version: int | None, digests: Sequence[bytes]) -> dict[bytes, np.ndarray]:
-        """Rows of contents under a version of the whitening, or as they are stored for None."""
-        found = self._server.get(_searched(version), [digest.hex() for digest in digests], ["row"])
-        return {bytes.fromhex(key): np.array(row["row"], np.float32) for key, row in found.items()}
+    def refuse_approximate(self, contents: int, why: str) -> None:
+        """Notes that for so many contents an approximate search does not pay, so that no sync tries again soon."""
+        self._put_facts({"approximate": "null", "refused": str(contents), "out_of_force": why})
+        self.vectors.drop_unnamed()
 
-
-class Lease:
-    """The right to write, for a minute at a time, renewed meanwhile; a process that was killed loses it by then.
-
-    Milvus compares nothing before it writes, so two writers that begin in the same second wait and see who came last.
-
-    Raises:
-        IndexBusyError: another one has it.
-    """
-
-    def __init__(self, server: Server, place: str) -> None:
-        self._server = server
-        self._place = place
-        self._own = f"{platform.node()} {os.getpid()} {secrets.token_hex(8)}"
-        self._ended = threading.Event()
-        self._renewing = threading.Thread(target=self._renew, daemon=True)
-
-    def __enter__(self) -> None:
-        self._server.settle()
-        owner, until = self._read()
-        if owner and until > time.time():
-            raise self._busy(owner)
-        self._write(self._own, time.time() + _LEASE_S)
-        time.sleep(_SETTLES_S)
-        self._server.settle()
-        owner, _ = self._read()
-        if owner != self._own:
-            raise self._busy(owner)
-        self._renewing.start()
-
-    def __exit__(self, *error: object) -> None:
-        self._ended.set()
-        self._renewing.join()
-        self._write("", 0)
-
-    def _renew(self) -> None:
-        while not self._ended.wait(_RENEWED_S):
-            with suppress(IndexStorageError):  # what is written meanwhile says so itself
-                self._write(self._own, time.time() + _LEASE_S)
-
-    def _read(self) -> tuple[str, float]:
-        found = self._server.get("facts", [_WRITER], ["value"])
-        if not found:
-            return "", 0.0
-        told = json.loads(found[_WRITER]["value"])
-        return str(told["owner"]), float(told["until"])
-
-    def _write(self, owner: str, until: float) -> None:
-        self._server.put("facts", [{"key": _WRITER, "value": json.dumps({"owner": owner, "until": until})}])
-
-    def _busy(self, owner: str) -> IndexBusyError:
-        return IndexBusyError(
-            f"{printable(self._place)} is being written by another process ({printable(owner)}); searching is "
-            f"possible meanwhile, a second sync when it has finished, or {_LEASE_S:g} s after it was killed."
-        )
+    def _approximate_without_whitening(self) -> dict[str, str]:
+        """What becomes of an approximate search in whitened rows when these are no longer kept up to date."""
+        held = self.approximate()
+        if held is None or held[0] is None:
+            return {}
+        return {"approximate": "null", "out_of_force": ANOTHER_WHITENING}
 
 
 class _Known:
     """Contents that have rows, asked for one by one: a large collection has too many to hold."""
 
-    def __init__(self, server: Server) -> None:
-        self._server = server
+    def __init__(self, vectors: Vectors) -> None:
+        self._vectors = vectors
         self._seen: set[bytes] = set()
 
     def __contains__(self, digest: object) -> bool:
         if not isinstance(digest, bytes):
             return False
-        if digest not in self._seen and self._server.get("rows", [digest.hex()], []):
+        if digest not in self._seen and digest in self._vectors:
             self._seen.add(digest)
         return digest in self._seen
 
@@ -566,8 +461,8 @@ class _Known:
         self._seen.add(digest)
 
 
-def _with_keys(digests: Sequence[str], rows: np.ndarray) -> list[dict[str, object]]:
-    return [{"key": digest, "row": row.tolist()} for digest, row in zip(digests, rows, strict=True)]
+def _described(row: Mapping[str, Any]) -> Described:
+    return Described(_path(row["key"]), _stamp(row), bytes.fromhex(row["digest"]), None)
 
 
 def _key(path: str) -> str:
@@ -580,11 +475,3 @@ def _path(key: str) -> str:
 
 def _stamp(row: Mapping[str, int]) -> FileStamp:
     return FileStamp(row["size_bytes"], row["modified_ns"])
-
-
-def _searched(version: int | None) -> str:
-    return "rows" if version is None else f"v{version}"
-
-
-def _is_version(kind: str) -> bool:
-    return kind[:1] == "v" and kind[1:].isdecimal()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -18,6 +19,10 @@ _AT_ONCE = 1000
 _BYTES_AT_ONCE = 16 << 20
 _KEYS_AT_ONCE = 500
 _TIME_S = 60.0
+_LISTS = 1024
+_LISTED_FROM = 1024
+_LOOKS_EVERY_S = 0.5
+_LISTED_WITHIN_S = 600.0
 _VECTOR = "row"
 _PLACE_HOLDER = "nothing"
 
@@ -29,6 +34,9 @@ class Server:
 
     Args:
         address: of the index.
+
+    Attributes:
+        before_writing: called before anything is changed; what it raises keeps that from happening.
 
     Raises:
         InputError: pymilvus is not installed.
@@ -44,6 +52,9 @@ class Server:
         self.address = address
         self._pymilvus = pymilvus
         self._unseen: set[str] = set()
+        self._dims: dict[str, int] = {}
+        self._finished: set[str] = set()
+        self.before_writing: Callable[[], None] = lambda: None
         with self._errors():
             self._client = pymilvus.MilvusClient(uri=address.uri, token=address.token, timeout=_TIME_S)
             for kind in self.kinds():
@@ -58,12 +69,32 @@ class Server:
         return f"{self.address.name}__{kind}"
 
     def kinds(self) -> list[str]:
-        """The collections of this index."""
+        """The collections of this index, but for what an interruption left unfinished."""
+        return [kind for kind in self._made() if self._is_finished(kind)]
+
+    def _made(self) -> list[str]:
         before = self.name("")
         with self._errors():
             return [name.removeprefix(before) for name in self._client.list_collections() if name.startswith(before)]
 
-    def make(self, kind: str, key_letters: int, fields: Mapping[str, int | None], *, dim: int | None = None) -> None:
+    def _is_finished(self, kind: str) -> bool:
+        """Whether a collection has the index without which it cannot be loaded."""
+        if kind not in self._finished:
+            with self._errors():
+                if not self._client.list_indexes(self.name(kind)):
+                    return False
+            self._finished.add(kind)
+        return True
+
+    def make(
+        self,
+        kind: str,
+        key_letters: int,
+        fields: Mapping[str, int | None],
+        *,
+        dim: int | None = None,
+        in_lists: bool = False,
+    ) -> None:
         """Makes a collection, keyed by text.
 
         Args:
@@ -71,7 +102,11 @@ class Server:
             key_letters: of the key "key", at most.
             fields: further ones: the most letters of a text, None for whole numbers.
             dim: of the vector "row" that is searched, if there is one.
+            in_lists: search it approximately, in lists of rows that are alike, each number in a byte. Lists cannot
+                stand in for the exact search, even when all are looked through: until they are made, the server looks
+                through lists of its own, and no more of them than it likes.
         """
+        self.before_writing()
         kinds = self._pymilvus.DataType
         schema = self._client.create_schema(auto_id=False, enable_dynamic_field=False)
         schema.add_field("key", kinds.VARCHAR, is_primary=True, max_length=key_letters)
@@ -84,19 +119,27 @@ class Server:
         vector = _PLACE_HOLDER if dim is None else _VECTOR
         schema.add_field(vector, kinds.FLOAT_VECTOR, dim=dim or 2)
         index = self._client.prepare_index_params()
-        index.add_index(vector, index_type="FLAT", metric_type="IP")
+        if in_lists:
+            index.add_index(vector, index_type="IVF_SQ8", metric_type="IP", params={"nlist": _LISTS})
+        else:
+            index.add_index(vector, index_type="FLAT", metric_type="IP")
         with self._errors():
-            self._client.create_collection(
-                self.name(kind), schema=schema, index_params=index, consistency_level="Session"
-            )
+            if kind in self._made():  # what was not finished
+                self._client.drop_collection(self.name(kind))
+            self._client.create_collection(self.name(kind), schema=schema, consistency_level="Session")
+            self._client.create_index(self.name(kind), index, sync=False)  # of no rows, which takes no time
+            self._client.load_collection(self.name(kind))
 
     def drop(self, kind: str) -> None:
         """Deletes a collection, if it is there."""
+        self.before_writing()
+        self._finished.discard(kind)
         with self._errors():
             self._client.drop_collection(self.name(kind))
 
     def put(self, kind: str, rows: Sequence[Row]) -> None:
         """Stores rows, all with the vector "row" or none, each in place of that with its key."""
+        self.before_writing()
         width = max((len(row[_VECTOR]) for row in rows if _VECTOR in row), default=0)
         filled = list(rows) if width else [{**row, _PLACE_HOLDER: [0.0, 0.0]} for row in rows]
         step = max(1, min(_AT_ONCE, _BYTES_AT_ONCE // (4 * max(width, 1))))
@@ -106,6 +149,7 @@ class Server:
 
     def delete(self, kind: str, keys: Sequence[str]) -> None:
         """Deletes the rows of keys, as far as they are there; the next read waits until that is seen."""
+        self.before_writing()
         with self._errors():
             for start in range(0, len(keys), _KEYS_AT_ONCE):
                 self._client.delete(self.name(kind), ids=list(keys[start : start + _KEYS_AT_ONCE]))
@@ -124,16 +168,25 @@ class Server:
                     found[row["key"]] = row
         return found
 
-    def rows(self, kind: str, where: str, fields: Sequence[str]) -> Iterator[Row]:
-        """Rows for which an expression is true, in order of their keys; all of them for ``""``."""
+    def rows(self, kind: str, where: str, fields: Sequence[str], *, numbers: int = 1) -> Iterator[Row]:
+        """Rows for which an expression is true, in order of their keys; all of them for ``""``.
+
+        Args:
+            kind: of the collection.
+            where: the expression.
+            fields: to read besides the key.
+            numbers: in a row, of which fewer are read at once where they are many.
+        """
+        at_once = max(1, min(_AT_ONCE, _BYTES_AT_ONCE // (4 * numbers)))
+        asked = {"filter": where or 'key like "%"', "output_fields": ["key", *fields]}
         with self._errors():
-            pages = self._client.query_iterator(
-                self.name(kind),
-                batch_size=_AT_ONCE,
-                filter=where or 'key like "%"',
-                output_fields=["key", *fields],
-                consistency_level=self._level(kind),
-            )
+            level = self._level(kind)
+            few = self._client.query(self.name(kind), **asked, limit=at_once, consistency_level=level)
+        if len(few) < at_once:  # an iterator takes a second to begin, on older servers
+            yield from sorted((dict(row) for row in few), key=lambda row: str(row["key"]))
+            return
+        with self._errors():
+            pages = self._client.query_iterator(self.name(kind), **asked, batch_size=at_once, consistency_level=level)
         try:
             while True:
                 with self._errors():
@@ -159,12 +212,26 @@ class Server:
     def _level(self, kind: str) -> str:
         """How much the next read has to see. A session sees what it has written, but not yet what it has deleted."""
         if kind in self._unseen:
-            self._unseen.remove(kind)
+            self._unseen.discard(kind)
             return "Strong"
         return "Session"
 
-    def nearest(self, kind: str, queries: np.ndarray, k: int) -> list[list[tuple[str, float]]]:
-        """Keys and inner products of the k nearest rows of each query, exactly, best first."""
+    def dim(self, kind: str) -> int:
+        """Of the vector "row" of a collection."""
+        if kind not in self._dims:
+            with self._errors():
+                fields = self._client.describe_collection(self.name(kind))["fields"]
+            self._dims[kind] = next(int(field["params"]["dim"]) for field in fields if "dim" in field["params"])
+        return self._dims[kind]
+
+    def nearest(
+        self, kind: str, queries: np.ndarray, k: int, *, probes: int | None = None
+    ) -> list[list[tuple[str, float]]]:
+        """Keys and inner products of the k nearest rows of each query, best first.
+
+        Exactly; or in so many lists of each segment, where the collection is in lists.
+        """
+        options = {} if probes is None else {"nprobe": probes}
         with self._errors():
             found = self._client.search(
                 self.name(kind),
@@ -172,9 +239,38 @@ class Server:
                 anns_field=_VECTOR,
                 limit=k,
                 output_fields=["key"],
+                search_params={"metric_type": "IP", "params": options},
                 consistency_level=self._level(kind),
             )
         return [[(hit["entity"]["key"], float(hit["distance"])) for hit in hits] for hits in found]
+
+    @property
+    def lists(self) -> int:
+        """Into which the rows of each segment are sorted; 0 where the server has no faithful approximate search."""
+        return _LISTS if self.address.uri.startswith("http") else 0
+
+    def finish_lists(self, kind: str) -> None:
+        """Waits until a collection in lists is searched by them.
+
+        Raises:
+            IndexStorageError: the server does not get on with it.
+        """
+        with self._errors():
+            self._client.flush(self.name(kind))
+            until = time.monotonic() + _LISTED_WITHIN_S
+            loaded = -1
+            while time.monotonic() < until:
+                segments = self._client.list_loaded_segments(self.name(kind))
+                waiting = [one for one in segments if one.num_rows >= _LISTED_FROM and not one.index_name]
+                now_loaded = sum(one.num_rows for one in segments if one not in waiting)
+                if not waiting and segments:
+                    return
+                if now_loaded > loaded:
+                    loaded, until = now_loaded, time.monotonic() + _LISTED_WITHIN_S
+                time.sleep(_LOOKS_EVERY_S)
+        raise IndexStorageError(
+            f"{printable(self.address.shown)} has made no list for {_LISTED_WITHIN_S:g} s; its log says why"
+        )
 
     @contextmanager
     def _errors(self) -> Iterator[None]:

@@ -120,8 +120,8 @@ async def removed(service: Serving) -> models.RemovedPictures:
     return found
 
 
-def _picture(service: Service, path: str, digest: bytes, name: str) -> models.Picture:
-    size = service.files.measured(digest, path)
+def _picture(service: Service, path: str, digest: bytes, name: str, *, wherever: bool = False) -> models.Picture:
+    size = service.files.measured(digest, path, wherever=wherever)
     return models.Picture(
         id=digest.hex(),
         name=name,
@@ -135,7 +135,7 @@ def _details(service: Service, index: Index, digest: bytes) -> models.PictureDet
     if not paths:
         raise Problem(404, "unknown-picture", f"no picture of this collection has the id {digest.hex()}")
     names = index.names_of(paths)
-    picture = _picture(service, paths[0], digest, names[0])
+    picture = _picture(service, paths[0], digest, names[0], wherever=True)
     size = service.files.measured(digest, paths[0])
     return models.PictureDetails(
         **picture.model_dump(),
