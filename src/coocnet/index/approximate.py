@@ -39,7 +39,7 @@ LONGEST = 100
 """More hits than this are searched exactly in any case."""
 RECALL = 0.95
 """Both recalls of :class:`ApproximateInfo` are at least this when it is built."""
-_UNASKED_RECALL, UP_TO = 0.9, (10, 20, 50, LONGEST)
+_UNASKED_RECALL, _UP_TO = 0.9, (10, 20, 50, LONGEST)
 _MISSING = 'an approximate search needs FAISS: pip install "coocnet[ann]"'
 _OVERTAKEN = "more than a fifth of the pictures came since it was built; the next sync builds it anew"
 _ANEW = "build it anew with coocnet index DIR --ann"
@@ -450,17 +450,17 @@ def tuned(
         return round(float(hits[:half].mean()) / k, 4), round(float(hits[half:].mean()) / k, 4)
 
     probes = 1
-    while min(ten := recalls(UP_TO[0])) < RECALL:
+    while min(ten := recalls(_UP_TO[0])) < RECALL:
         probes += max(1, probes // 4)
         if probes > lists // 2:
             raise TooLittleAlikeError(
                 f"an approximate search would have to look through more than half of its lists, where it finds "
                 f"{min(ten):.3f} of what it should: these pictures are too little alike, so searches stay exact"
             )
-    least = [min(ten), *(min(recalls(k)) for k in UP_TO[1:])]
+    least = [min(ten), *(min(recalls(k)) for k in _UP_TO[1:])]
     enough = next((at for at, recall in enumerate(least) if recall < _UNASKED_RECALL), len(least))
     return ApproximateInfo(
-        contents, lists, probes, *ten, recall_at_100=least[-1], up_to=UP_TO[enough - 1], installed=True
+        contents, lists, probes, *ten, recall_at_100=least[-1], up_to=_UP_TO[enough - 1], installed=True
     )
 
 

@@ -41,12 +41,8 @@ class Facts(ABC):
         """A fact about the index as a whole."""
 
     @abstractmethod
-    def _put_facts(self, facts: Mapping[str, str]) -> None:
-        """Stores facts together, as one change of what searches answer."""
-
     def put_facts(self, facts: Mapping[str, str]) -> None:
-        """Stores facts that are another index's; for the sole writer."""
-        self._put_facts(facts)
+        """Stores facts together, as one change of what searches answer."""
 
     @abstractmethod
     def whitening(self) -> StoredWhitening | None:
@@ -94,7 +90,7 @@ class Facts(ABC):
         """
         self.check_recipe(recipe)
         if recipe != self.recipe:
-            self._put_facts({"recipe": recipe.to_toml()})
+            self.put_facts({"recipe": recipe.to_toml()})
 
     def bind(self, recipe: Recipe, weights_sha256: str, dim: int, *engines: str) -> None:
         """Notes, before the first row, what rows are made with. To be called by the sole writer.
@@ -111,7 +107,7 @@ class Facts(ABC):
         if held is not None:
             held.whitening.check_fits(recipe.row_fingerprint(), weights_sha256, dim)
         facts = {"recipe": recipe.to_toml(), "weights_sha256": weights_sha256, "dim": str(dim)}
-        self._put_facts({**facts, "engines": " ".join(sorted({*self.engines(), *engines}))})
+        self.put_facts({**facts, "engines": " ".join(sorted({*self.engines(), *engines}))})
 
     def engines(self) -> list[str]:
         """The engines that rows were described by; none before the first, and of an index older than engines."""
@@ -123,11 +119,11 @@ class Facts(ABC):
 
     def put_storage(self, storage: str) -> None:
         """Notes how rows are to be kept for searching, a name in ``coocnet.index.kept.STORAGES``."""
-        self._put_facts({"storage": storage})
+        self.put_facts({"storage": storage})
 
     def put_thumbnails(self, place: str) -> None:
         """Notes where small copies of the pictures are to be kept; nowhere, where it is empty."""
-        self._put_facts({"thumbnails": place})
+        self.put_facts({"thumbnails": place})
 
 
 @lru_cache(16)

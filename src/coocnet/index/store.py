@@ -121,7 +121,7 @@ class Store(Records):
         return str(found[0][0]) if found else None
 
     @override
-    def _put_facts(self, facts: Mapping[str, str]) -> None:
+    def put_facts(self, facts: Mapping[str, str]) -> None:
         with self._changing() as db:
             for key, value in facts.items():
                 put_meta(db, key, value)

@@ -1,1 +1,4 @@
-"""An index in Milvus, for what one machine does not hold: records · address · server (its collections) · index."""
+"""An index in Milvus, for what one machine does not hold.
+
+Rooms: address · server (its collections) · notes · vectors · lease · records · index.
+"""

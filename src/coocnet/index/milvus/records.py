@@ -145,7 +145,7 @@ class MilvusRecords(Records):
         return self._facts(key).get(key)
 
     @override
-    def _put_facts(self, facts: Mapping[str, str]) -> None:
+    def put_facts(self, facts: Mapping[str, str]) -> None:
         self._notes.put({f"fact/{key}": value for key, value in {**facts, "change": secrets.token_hex(8)}.items()})
 
     def _facts(self, *keys: str) -> dict[str, str]:
@@ -215,7 +215,7 @@ class MilvusRecords(Records):
             )
             self._notes.forget([f"skipped/{_key(one.path)}" for one in listed])
             self.forget_removals([one.digest for one in listed])
-        self._put_facts({})
+        self.put_facts({})
 
     @override
     def drop(self, paths: Iterable[str]) -> None:
@@ -226,12 +226,12 @@ class MilvusRecords(Records):
             with self._pending(sorted(digests)):
                 self._server.delete("pictures", some)
                 self._drop_unused(digests)
-            self._put_facts({})
+            self.put_facts({})
         unused = [digest for digest, _ in self._notes.below(_UNUSED)]
         if unused:
             self._drop_unused(unused)
             self._notes.forget([f"{_UNUSED}{digest}" for digest in unused])
-            self._put_facts({})
+            self.put_facts({})
 
     def _drop_unused(self, digests: Iterable[str]) -> None:
         """Deletes those of the rows that no picture points to."""
@@ -258,7 +258,7 @@ class MilvusRecords(Records):
                 self.forget_removals([bytes.fromhex(digest) for digest in pictures])
             self._drop_unused(digests)
             self._notes.put({_PENDING: _NOTHING})
-            self._put_facts({})
+            self.put_facts({})
         self.vectors.drop_unnamed()
 
     @override
@@ -272,7 +272,7 @@ class MilvusRecords(Records):
                 self._server.delete("pictures", [row["key"] for row in found])
                 self._drop_unused([name])
             count += len(found)
-        self._put_facts({})
+        self.put_facts({})
         return count
 
     @override
@@ -408,13 +408,13 @@ class MilvusRecords(Records):
         version = NO_WHITENING
         if whitening is not None:
             version = str(self.vectors.add_whitening(whitening, learned_here=learned_here))
-        self._put_facts({"whitening": version, **self._approximate_without_whitening()})
+        self.put_facts({"whitening": version, **self._approximate_without_whitening()})
         self.vectors.drop_unnamed()
 
     @override
     def forget_whitening(self) -> None:
         self._notes.forget(["fact/whitening"])
-        self._put_facts(self._approximate_without_whitening())
+        self.put_facts(self._approximate_without_whitening())
         self.vectors.drop_unnamed()
 
     # The approximate search
@@ -427,12 +427,12 @@ class MilvusRecords(Records):
     def put_approximate(self, version: int | None, info: ApproximateInfo) -> None:
         """Puts an approximate search in force, in the rows of a version of the whitening or as they are stored."""
         known = {key: value for key, value in asdict(info).items() if key != "installed"}
-        self._put_facts({"approximate": json.dumps({"version": version, "info": known}), "out_of_force": ""})
+        self.put_facts({"approximate": json.dumps({"version": version, "info": known}), "out_of_force": ""})
         self.vectors.drop_unnamed()
 
     def refuse_approximate(self, contents: int, why: str) -> None:
         """Notes that for so many contents an approximate search does not pay, so that no sync tries again soon."""
-        self._put_facts({"approximate": "null", "refused": str(contents), "out_of_force": why})
+        self.put_facts({"approximate": "null", "refused": str(contents), "out_of_force": why})
         self.vectors.drop_unnamed()
 
     def _approximate_without_whitening(self) -> dict[str, str]:

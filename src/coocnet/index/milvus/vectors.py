@@ -60,12 +60,12 @@ class Vectors:
         """Rows as they are stored; unknown digests are left out."""
         return self._rows_of(_ROWS, digests) if self.has_rows() else {}
 
-    def each(self, *, after: str = "") -> Iterator[tuple[list[str], np.ndarray]]:
+    def each(self) -> Iterator[tuple[list[str], np.ndarray]]:
         """Digests in hexadecimal digits and rows (b, d) of all contents, some at a time, in order of the digests."""
         if not self.has_rows():
             return
         dim = self._server.dim(_ROWS)
-        pages = self._server.rows(_ROWS, f'key > "{after}"' if after else "", ["row"], numbers=dim)
+        pages = self._server.rows(_ROWS, "", ["row"], numbers=dim)
         while some := list(islice(pages, _AT_ONCE)):
             yield [row["key"] for row in some], np.array([row["row"] for row in some], np.float32)
 
