@@ -4,7 +4,7 @@
 
 An index is made of random unit rows, stored as a sync stores them, 64 at a time in order of path, with its rows kept
 for searching and an approximate search (FAISS); each of its files is divided by the pictures. Photographs are the 200
-that ``indexing.py`` takes; thumbnails are the service's, of these and of rendered pictures.
+that ``indexing.py`` takes; thumbnails are those that a sync keeps, of these and of rendered pictures.
 """
 
 from __future__ import annotations
@@ -19,18 +19,19 @@ from pathlib import Path
 
 import numpy as np
 
+from coocnet.data.images import content_digest, decode
 from coocnet.data.scenes import make_scenes
+from coocnet.data.thumbnails import THUMBNAIL_PX, ThumbnailStore
 from coocnet.data.walk import FileStamp
 from coocnet.errors import InputError
 from coocnet.index import open_index
 from coocnet.index.records import Described
 from coocnet.recipe import Recipe
-from coocnet.serve.pictures import reduced
 from coocnet.whitening import unit_rows
 from indexing import largest_photographs
 from machine import recorded
 
-DIMS, PATHS, THUMBNAIL_PX = (64, 128, 256, 512, 1024, 2048), (40, 80, 160), 320
+DIMS, PATHS = (64, 128, 256, 512, 1024, 2048), (40, 80, 160)
 PHOTOGRAPHS = 200
 _AT_ONCE = 64
 
@@ -76,10 +77,15 @@ def _rows(centres: np.ndarray, count: int, random: np.random.Generator) -> np.nd
 def bytes_of(pictures: Iterable[Path]) -> dict[str, float]:
     """Mean size of files, and of their thumbnails."""
     contents = [path.read_bytes() for path in pictures]
+    with tempfile.TemporaryDirectory() as scratch:
+        store = ThumbnailStore(scratch)
+        for content in contents:
+            store.put(content_digest(content), decode(content, "a picture", size_px=THUMBNAIL_PX).pixels)
+        kept = [len(store.get(content_digest(content)) or b"") for content in contents]
     return {
         "pictures": len(contents),
         "mean_bytes": round(statistics.mean(map(len, contents))),
-        "thumbnail_bytes": round(statistics.mean(len(reduced(content, THUMBNAIL_PX)) for content in contents)),
+        "thumbnail_bytes": round(statistics.mean(kept)),
     }
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pages
 from coocnet.cli.planning import counted, gib, lasting
+from coocnet.data.thumbnails import THUMBNAIL_PX
 from coocnet.errors import InputError
 from coocnet.planning import FIGURES, KIND, Plan, plan, rate_per_core
 from coocnet.recipe import PRESETS, Recipe
@@ -43,7 +44,7 @@ def sizes() -> str:
         "its kept rows, float32": [gib(one.folder.kept_rows) for one in made],
         "its kept rows, float16": [gib(one.folder.kept_rows_float16) for one in made],
         "its approximate search": [gib(one.folder.approximate) for one in made],
-        "thumbnails of 320 px": [gib(one.thumbnails) for one in made],
+        f"thumbnails of {THUMBNAIL_PX} px": [gib(one.thumbnails) for one in made],
         "exact search, had it the memory": [lasting(one.searching.exact_ms / 1000) for one in made],
         "approximate search, one core": [lasting((one.searching.approximate_ms or 0) / 1000) for one in made],
         "its building": [_from_to(one) for one in made],

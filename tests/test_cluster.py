@@ -22,7 +22,7 @@ from coocnet.cluster import ClusterDescriber
 from coocnet.data.images import Picture, content_digest, read_bytes
 from coocnet.data.walk import find_file
 from coocnet.describe import Describer
-from coocnet.errors import ClusterError, ImageError, InputError
+from coocnet.errors import ClusterError, ImageError, IndexStorageError, InputError
 from coocnet.index import SyncProgress, SyncReport, open_index
 from coocnet.index.sync import Job, Loader, Sorted
 from coocnet.recipe import Recipe
@@ -237,6 +237,17 @@ def test_workers_that_cannot_describe_as_asked_say_why(asked, message, machines,
     with pytest.raises(ClusterError, match=message):
         sync(place, photos, recipe, ClusterDescriber(recipe, workers=1, address=machines.address, **asked))
     assert contents(place) == []
+
+
+@pytest.mark.slow
+def test_a_worker_that_cannot_store_a_small_copy_says_so_as_one_process_does(
+    machines, small_batches, photos, place, recipe, tmp_path
+) -> None:
+    (tmp_path / "full").write_bytes(b"a file, no folder")
+    with open_index(place, recipe) as index:
+        index.use_thumbnails(tmp_path / "full")
+        with pytest.raises(IndexStorageError, match="full cannot be written"):
+            index.sync(photos, describer=ClusterDescriber(recipe, workers=1, address=machines.address))
 
 
 @pytest.mark.slow

@@ -412,14 +412,17 @@ def test_a_sync_builds_one_for_a_large_collection_and_again_when_much_has_change
     place, rows, folder, monkeypatch
 ) -> None:
     put(place, named(rows))
+    told = []
 
     def sync() -> str:
         with open_index(place, Recipe(whitening="none")) as index:
-            return index.sync(folder, describer=Unused).approximate
+            return index.sync(folder, describer=Unused, progress=told.append).approximate
 
     assert sync() == ""
+    assert told == []
     monkeypatch.setattr(approximate, "BUILD_FROM", 2000)
     assert sync().startswith("approximate search of 3000 pictures built, recall@10 0.9")
+    assert {(one.what, one.total) for one in told} == {("Building an approximate search", 3000)}
     assert sync() == ""
     put(place, named(synthetic_rows(200, seed=5), "new "))
     assert sync() == ""

@@ -223,6 +223,40 @@ def test_a_writer_that_is_killed_loses_and_doubles_nothing(
         assert (index.pictures, index.contents) == (60, 60)
 
 
+def test_a_search_whose_whitening_is_replaced_meanwhile_begins_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("milvus_lite", reason="needs: pip install milvus-lite")
+    monkeypatch.setattr("coocnet.index.milvus.lease._SETTLES_S", 0.05)
+    place, rows = f"milvus-lite://{tmp_path}/index", synthetic_rows(200)
+    with open_index(place, Recipe(whitening="none")) as index, open_index(place) as writer:
+        put(index, named(rows))
+        writer.learn_whitening(dim=8)
+        vectors = index._store.vectors
+        nearest = vectors.nearest
+
+        def nearest_after_a_change(*asked):
+            monkeypatch.setattr(vectors, "nearest", nearest)
+            writer.learn_whitening(dim=6)
+            return nearest(*asked)
+
+        monkeypatch.setattr(vectors, "nearest", nearest_after_a_change)
+        assert index.search(rows[:3], k=5) == index.search(rows[:3], k=5)
+        assert index.whitening().dim == 6
+        # Of the former whitening no more is kept than its number, so that no other one has it.
+        keys = [key for key, _ in index._store._notes.below("whitening/")]
+        assert keys == ["1/", "2/", *(key for key in keys if key.startswith("2/0"))]
+
+
+def test_what_a_server_answers_is_no_reason_to_ask_whether_it_runs(tmp_path: Path) -> None:
+    pytest.importorskip("milvus_lite", reason="needs: pip install milvus-lite")
+    server = Server(Address.of(f"milvus-lite://{tmp_path}/index"))
+    with pytest.raises(IndexStorageError) as caught:
+        server.count("nothing")
+    server.close()
+    assert "running" not in str(caught.value)
+
+
 def test_a_writer_that_stood_still_for_too_long_writes_no_more(
     tmp_path: Path, recipe: Recipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,6 +11,7 @@ from coocnet.cli import (
     planning,
     removal,
     reproduction,
+    searching,
     serving,
     training,
 )
@@ -29,6 +30,7 @@ __all__ = [
     "planning",
     "removal",
     "reproduction",
+    "searching",
     "serving",
     "training",
 ]

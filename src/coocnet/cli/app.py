@@ -27,7 +27,14 @@ app = typer.Typer(
 
 DEFAULT_INDEX = "photos.cooc"
 IndexOption = Annotated[
-    str, typer.Option("--index", "-i", envvar="COOCNET_INDEX", help="The index's own folder.", metavar="PLACE")
+    str,
+    typer.Option(
+        "--index",
+        "-i",
+        envvar="COOCNET_INDEX",
+        help="The index's own folder, or milvus://HOST:PORT/NAME.",
+        metavar="PLACE",
+    ),
 ]
 WeightsOption = Annotated[
     str, typer.Option("--weights", help="Weights by name, or a file that fits the network.", metavar="NAME|FILE")

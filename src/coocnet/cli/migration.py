@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from coocnet.cli.app import app
-from coocnet.cli.terminal import err, out, progress_display
+from coocnet.cli.terminal import err, out, plain, progress_display
 from coocnet.errors import printable
 
 
@@ -43,4 +43,7 @@ def migrate(
         soft_wrap=True,
     )
     if had_ann:
-        out.print("The approximate search is to be built there: coocnet index DIR --ann.", soft_wrap=True)
+        out.print(
+            f"The approximate search is to be built there: coocnet index DIR --index {plain(destination)} --ann.",
+            soft_wrap=True,
+        )

@@ -42,12 +42,15 @@ def plan(
         float | None, typer.Option("--picture-bytes", help="Mean size of a file; that of the photographs measured.")
     ] = None,
     thumbnail_bytes: Annotated[
-        float | None, typer.Option("--thumbnail-bytes", help="Mean size of a thumbnail; that of rendered pictures.")
+        float | None,
+        typer.Option("--thumbnail-bytes", help="Mean size of a thumbnail; of the photographs measured."),
     ] = None,
     machine_cores: Annotated[
         int | None, typer.Option("--machine-cores", help="Cores of one machine; 16 if not given.", min=1)
     ] = None,
-    ram: Annotated[float | None, typer.Option(help="Memory of one machine in GiB; 64 if not given.")] = None,
+    machine_gib: Annotated[
+        float | None, typer.Option("--machine-gib", help="Memory of one machine in GiB; 64 if not given.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Say what a collection of some size would take: machines, hours, bytes, and what would hold it.
@@ -73,7 +76,7 @@ def plan(
         picture_bytes=picture_bytes,
         thumbnail_bytes=thumbnail_bytes,
         machine_cores=machine_cores,
-        machine_gib=ram,
+        machine_gib=machine_gib,
     )
     if as_json:
         print_json({**asdict(made), "figures": {name: asdict(figure) for name, figure in FIGURES.items()}})

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from coocnet.describe import Describer
 
 _MEAN_FROM_PICTURES = 10
+BUILDING = "Building an approximate search"
+"""What a sync does then, as its progress says it."""
 
 
 class Index(ABC):
@@ -120,7 +122,7 @@ class Index(ABC):
                 :class:`~coocnet.cluster.ClusterDescriber`.
             verify_content: read every file, even where size and time are as before.
             allow_empty: drop the folder's pictures though it now holds none, or is itself gone.
-            progress: called after every file that needed a look.
+            progress: called after every file that needed a look, and while an approximate search is built.
 
         Raises:
             InputError: no such folder, or a URL that cannot be used or reached; or it is empty and the index has
@@ -143,7 +145,8 @@ class Index(ABC):
                 progress=progress,
             ),
         )
-        report.approximate = self._made_ready()
+        show = None if progress is None else lambda done, total: progress(SyncProgress(done, total, BUILDING))
+        report.approximate = self._made_ready(show)
         return report
 
     def add(
@@ -565,9 +568,9 @@ class Index(ABC):
     def _changed(self) -> None:
         """Has the next search look anew at what is stored."""
 
-    def _made_ready(self) -> str:
+    @abstractmethod
+    def _made_ready(self, progress: Callable[[int, int], None] | None) -> str:
         """Makes ready, after a sync, what a search needs; says what became of the approximate search."""
-        return ""
 
     def _edited(
         self,

@@ -131,5 +131,5 @@ class LocalIndex(Index):
         self._searchable.forget()
 
     @override
-    def _made_ready(self) -> str:
-        return self._searchable.make_ready()
+    def _made_ready(self, progress: Callable[[int, int], None] | None) -> str:
+        return self._searchable.make_ready(progress)

@@ -104,7 +104,7 @@ class Searchable:
         self.forget()
         return built.info
 
-    def make_ready(self) -> str:
+    def make_ready(self, progress: Callable[[int, int], None] | None) -> str:
         """Makes ready, after a sync, what a search needs; says what became of the approximate search."""
         if self._store.count_pictures() < kept.KEEP_FROM and not Standing.is_kept(self._store.location):
             return ""
@@ -112,7 +112,7 @@ class Searchable:
         if not is_installed() or not self._standing(gallery.whitening, wholly=True).is_due(gallery.digests):
             return ""
         try:
-            info = self.build_ann()
+            info = self.build_ann(progress)
         except InputError as error:
             return f"no approximate search built: {error}"
         return f"approximate search of {info.contents} pictures built, recall@10 {info.recall:.3f}"

@@ -50,10 +50,11 @@ class RowSource(Protocol):
 
 @dataclass
 class SyncProgress:
-    """Where a sync stands: files that needed a look so far, and in all."""
+    """Where a sync stands: files that needed a look so far, and in all; or pictures, of what it does afterwards."""
 
     done: int
     total: int
+    what: str = "Describing"
 
 
 @dataclass
@@ -150,7 +151,9 @@ def synchronise(
         store.forget_folder(found.root)
     run.report.dropped += _drop_former_name(store, folder, found.root)
     if thumbnails is not None:
-        show = None if progress is None else lambda done, total: progress(SyncProgress(done, total))
+        show = (
+            None if progress is None else lambda done, total: progress(SyncProgress(done, total, "Making thumbnails"))
+        )
         run.report.thumbnails = make_missing(store, thumbnails, root, show)
         drop_unused(store, contents)
     run.report.time_s = time.monotonic() - started

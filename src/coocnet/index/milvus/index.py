@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Literal
+from functools import wraps
+from typing import Concatenate, Literal, ParamSpec, TypeVar
 
 import numpy as np
 from jaxtyping import Float
 from typing_extensions import override
 
-from coocnet.errors import IndexBusyError, IndexStorageError, InputError
+from coocnet.errors import ForeignIndexError, IndexBusyError, IndexStorageError, InputError, printable
 from coocnet.index import editing, layer
 from coocnet.index.approximate import (
     ANOTHER_WHITENING,
@@ -38,6 +39,30 @@ _QUERIES_AT_ONCE = 64
 _BYTES_OF_A_NUMBER = 4
 _ALL_UP_TO = 4096
 
+_Asked = ParamSpec("_Asked")
+_Answer = TypeVar("_Answer")
+
+
+def _of_one_moment(
+    method: Callable[Concatenate[MilvusIndex, _Asked], _Answer],
+) -> Callable[Concatenate[MilvusIndex, _Asked], _Answer]:
+    """Reads with the facts of one moment; once more where a writer has dropped what they name meanwhile."""
+
+    @wraps(method)
+    def read(self: MilvusIndex, /, *args: _Asked.args, **kwargs: _Asked.kwargs) -> _Answer:
+        state = ""
+        try:
+            with self._store.snapshot():
+                state = self.state()
+                return method(self, *args, **kwargs)
+        except (IndexStorageError, ForeignIndexError):
+            if self.state() == state:
+                raise
+        with self._store.snapshot():
+            return method(self, *args, **kwargs)
+
+    return read
+
 
 class MilvusIndex(Index):
     """An index on a Milvus server. Made by :func:`coocnet.index.open_index`.
@@ -62,6 +87,7 @@ class MilvusIndex(Index):
         return f"{self._store.state()} {self.recipe.whitening}"
 
     @override
+    @_of_one_moment
     def search(
         self,
         rows: Float[np.ndarray, "q d"],
@@ -79,39 +105,37 @@ class MilvusIndex(Index):
         check_count(k)
         check_threshold(threshold)
         check_threshold(cut)
-        store = self._store
-        with store.snapshot():
-            recipe = self.recipe
-            chosen = recipe.expansion if expansion is None else expansion
-            check_names(chosen, reranking)
-            _check_can(k=k, dim=dim, augmentation=augmentation, reranking=reranking)
-            store.check_recipe(recipe)
-            queries = checked_rows(rows, self.dim)
-            given = None if relevant is None else editing.rows_given(store, relevant, len(queries))
-            probes = self._probes(exact, k=k, plainly=chosen == "none")
-            if not store.vectors.has_rows():
-                return [[] for _ in queries]
-            stored = layer.in_force(store, recipe)
-            queries = plain = _whitened(queries, stored)
-            liked = None if given is None else [_whitened(some, stored) for some in given]
-            if liked is not None:
-                queries = relevance_feedback(plain, liked)
-            if chosen != "none":
-                queries = self._expanded(stored, queries, chosen, recipe)
-            least = threshold
-            if least == "auto":
-                least = self.auto_threshold() if cut is None else cut
-            changed = chosen != "none" or liked is not None
-            found = []
-            for start in range(0, len(queries), _QUERIES_AT_ONCE):
-                some = queries[start : start + _QUERIES_AT_ONCE]
-                for at, hits in enumerate(self._nearest(stored, some, k, probes), start):
-                    decisive = {hit.digest: hit.similarity for hit in hits}
-                    if threshold == "auto" and changed:
-                        asked = plain[at : at + 1] if liked is None else np.vstack([plain[at], liked[at]])
-                        decisive = self._plain_similarities(stored, hits, asked)
-                    kept = [hit for hit in hits if least is None or decisive.get(hit.digest, -np.inf) >= least]
-                    found.append([replace(hit, rank=rank) for rank, hit in enumerate(kept, 1)])
+        store, recipe = self._store, self.recipe
+        chosen = recipe.expansion if expansion is None else expansion
+        check_names(chosen, reranking)
+        _check_can(k=k, dim=dim, augmentation=augmentation, reranking=reranking)
+        store.check_recipe(recipe)
+        queries = checked_rows(rows, self.dim)
+        given = None if relevant is None else editing.rows_given(store, relevant, len(queries))
+        probes = self._probes(exact, k=k, plainly=chosen == "none")
+        if not store.vectors.has_rows():
+            return [[] for _ in queries]
+        stored = layer.in_force(store, recipe)
+        queries = plain = _whitened(queries, stored)
+        liked = None if given is None else [_whitened(some, stored) for some in given]
+        if liked is not None:
+            queries = relevance_feedback(plain, liked)
+        if chosen != "none":
+            queries = self._expanded(stored, queries, chosen, recipe)
+        least = threshold
+        if least == "auto":
+            least = self.auto_threshold() if cut is None else cut
+        changed = chosen != "none" or liked is not None
+        found = []
+        for start in range(0, len(queries), _QUERIES_AT_ONCE):
+            some = queries[start : start + _QUERIES_AT_ONCE]
+            for at, hits in enumerate(self._nearest(stored, some, k, probes), start):
+                decisive = {hit.digest: hit.similarity for hit in hits}
+                if threshold == "auto" and changed:
+                    asked = plain[at : at + 1] if liked is None else np.vstack([plain[at], liked[at]])
+                    decisive = self._plain_similarities(stored, hits, asked)
+                kept = [hit for hit in hits if least is None or decisive.get(hit.digest, -np.inf) >= least]
+                found.append([replace(hit, rank=rank) for rank, hit in enumerate(kept, 1)])
         return found
 
     def _probes(self, exact: bool | None, *, k: int, plainly: bool) -> int | None:
@@ -124,7 +148,8 @@ class MilvusIndex(Index):
         if exact is False:
             if held is None:
                 raise InputError(
-                    "this index has no approximate search in force: build one with coocnet index DIR --ann"
+                    "this index has no approximate search in force: build one with "
+                    f"coocnet index DIR --index {printable(self.location)} --ann"
                 )
             if k > LONGEST or not plainly:
                 raise InputError(f"an approximate search answers up to {LONGEST} hits, without expansion")
@@ -181,7 +206,7 @@ class MilvusIndex(Index):
         return tuned(others, found, contents=contents, lists=vectors.lists)
 
     @override
-    def _made_ready(self) -> str:
+    def _made_ready(self, progress: Callable[[int, int], None] | None) -> str:
         store = self._store
         held = self._approximate()
         contents = store.count_contents()
@@ -190,7 +215,7 @@ class MilvusIndex(Index):
         if not store.vectors.lists or not is_due:
             return ""
         try:
-            info = self.build_ann()
+            info = self.build_ann(progress=progress)
         except (InputError, IndexStorageError, IndexBusyError) as error:
             return f"no approximate search built: {error}"
         return f"approximate search of {info.contents} pictures built, recall@10 {info.recall:.3f}"
@@ -212,13 +237,12 @@ class MilvusIndex(Index):
         raise InputError("how rows are kept is for an index in a folder to choose; Milvus keeps them as float32")
 
     @override
+    @_of_one_moment
     def auto_threshold(self, *, dim: int | None = None) -> float:
         _check_can(k=1, dim=dim, augmentation=False, reranking="none")
-        store = self._store
-        with store.snapshot():
-            state = self.state()
-            if self._cut is None or self._cut[0] != state:
-                self._cut = state, self._learned_cut(layer.in_force(store, self.recipe), store.count_contents())
+        store, state = self._store, self.state()
+        if self._cut is None or self._cut[0] != state:
+            self._cut = state, self._learned_cut(layer.in_force(store, self.recipe), store.count_contents())
         return self._cut[1]
 
     def _learned_cut(self, stored: StoredWhitening | None, contents: int) -> float:

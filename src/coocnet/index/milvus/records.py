@@ -99,7 +99,8 @@ class MilvusRecords(Records):
             self.check_recipe(recipe)
 
     def _make_pictures(self) -> None:
-        self._server.make("pictures", KEY_LETTERS, {"digest": 32, "size_bytes": None, "modified_ns": None})
+        fields = {"digest": 32, "size_bytes": None, "modified_ns": None}
+        self._server.make("pictures", KEY_LETTERS, fields, found_by="digest")
 
     # What the index is
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -25,6 +26,8 @@ _LOOKS_EVERY_S = 0.5
 _LISTED_WITHIN_S = 600.0
 _VECTOR = "row"
 _PLACE_HOLDER = "nothing"
+_BEFORE_2_4 = re.compile(r"v?2\.[0-3]\.")
+_NOT_CONNECTED = 2  # as pymilvus numbers what a server never says
 
 Row = dict[str, Any]
 
@@ -81,7 +84,8 @@ class Server:
         """Whether a collection has the index without which it cannot be loaded."""
         if kind not in self._finished:
             with self._errors():
-                if not self._client.list_indexes(self.name(kind)):
+                vectors = (self._client.list_indexes(self.name(kind), field) for field in (_VECTOR, _PLACE_HOLDER))
+                if not any(vectors):
                     return False
             self._finished.add(kind)
         return True
@@ -94,6 +98,7 @@ class Server:
         *,
         dim: int | None = None,
         in_lists: bool = False,
+        found_by: str = "",
     ) -> None:
         """Makes a collection, keyed by text.
 
@@ -105,6 +110,7 @@ class Server:
             in_lists: search it approximately, in lists of rows that are alike, each number in a byte. Lists cannot
                 stand in for the exact search, even when all are looked through: until they are made, the server looks
                 through lists of its own, and no more of them than it likes.
+            found_by: one of the fields, to be found by its text without a look at every row.
         """
         self.before_writing()
         kinds = self._pymilvus.DataType
@@ -119,6 +125,8 @@ class Server:
         vector = _PLACE_HOLDER if dim is None else _VECTOR
         schema.add_field(vector, kinds.FLOAT_VECTOR, dim=dim or 2)
         index = self._client.prepare_index_params()
+        if found_by:
+            index.add_index(found_by, index_type=self._of_texts())
         if in_lists:
             index.add_index(vector, index_type="IVF_SQ8", metric_type="IP", params={"nlist": _LISTS})
         else:
@@ -129,6 +137,11 @@ class Server:
             self._client.create_collection(self.name(kind), schema=schema, consistency_level="Session")
             self._client.create_index(self.name(kind), index, sync=False)  # of no rows, which takes no time
             self._client.load_collection(self.name(kind))
+
+    def _of_texts(self) -> str:
+        """The index of texts that the server has; before 2.4 it was another."""
+        with self._errors():
+            return "Trie" if _BEFORE_2_4.match(self._client.get_server_version()) else "INVERTED"
 
     def drop(self, kind: str) -> None:
         """Deletes a collection, if it is there."""
@@ -279,7 +292,13 @@ class Server:
         try:
             yield
         except (self._pymilvus.MilvusException, grpc.RpcError, OSError) as error:
-            place = printable(self.address.shown)
             raise IndexStorageError(
-                f"{place} cannot be used: {error}. Is the server running, and reached?"
+                f"{printable(self.address.shown)} cannot be used: {error}{_advice(error)}"
             ) from error
+
+
+def _advice(error: Exception) -> str:
+    """What to look at, where it was not the server that gave an answer."""
+    code = getattr(error, "code", None)
+    is_answer = isinstance(code, int) and code != _NOT_CONNECTED
+    return "" if is_answer else ". Is the server running, and reached?"

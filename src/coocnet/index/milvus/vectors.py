@@ -88,12 +88,19 @@ class Vectors:
                 self._server.delete(kind, digests)
 
     def drop_unnamed(self) -> None:
-        """Drops copies that no note names; for the sole writer."""
+        """Drops copies that no note names, and the pieces of whitenings not in force; for the sole writer.
+
+        Searches that read these at this moment begin anew.
+        """
         named = {_ROWS, *self._copies()}
         for kind in self._server.kinds():
             if kind == _ROWS or kind[:1] not in "va" or not kind[1:].isdecimal() or kind in named:
                 continue
             self._server.drop(kind)
+        pieces = [key for key, _ in self._notes.below("whitening/") if not key.endswith("/")]
+        self._notes.forget(
+            [f"whitening/{key}" for key in pieces if _searched(int(key.partition("/")[0])) not in named]
+        )
 
     def _copies(self) -> list[str]:
         facts = self._notes.get(["fact/whitening", "fact/approximate"])
