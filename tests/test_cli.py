@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 
 from coocnet import ops, viz
+from coocnet.cli.app import PANELS, app
 from coocnet.describe import Describer
 from coocnet.explain import explain
 from coocnet.index import open_index
@@ -513,8 +514,10 @@ def test_weights_are_listed_with_where_they_are(run, tmp_path: Path) -> None:
 def test_version_and_help_name_every_command(run) -> None:
     assert run("--version").stdout.startswith("coocnet ")
     top = run("--help").stdout
-    names = ("index", "search", "heatmap", "weights", "info", "recipes", "whitening", "centre", "explain", "datasets")
-    names += ("remove", "restore")
+    names = [name for panel in PANELS.values() for name in panel]
+    registered = [one.name or one.callback.__name__ for one in app.registered_commands]
+    assert sorted(names) == sorted([*registered, *(one.name for one in app.registered_groups)])
+    assert [top.index(f"│ {name} ") for name in names] == sorted(top.index(f"│ {name} ") for name in names)
     for name in names:
         assert name in top
         page = run(name, "--help")

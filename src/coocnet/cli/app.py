@@ -6,9 +6,11 @@ import errno
 import io
 import os
 import sys
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperGroup
+from typing_extensions import override
 
 from coocnet import __version__
 from coocnet.cli.terminal import err, out, plain
@@ -17,7 +19,30 @@ from coocnet.errors import CoocnetError
 if TYPE_CHECKING:
     from coocnet.recipe import Recipe
 
+PANELS = {
+    "Your photographs": ("index", "search", "serve", "explain", "heatmap", "info", "remove", "restore"),
+    "Recipes, and learning for them": ("recipes", "weights", "whitening", "centre", "views", "train"),
+    "Research": ("evaluate", "compare", "datasets", "reproduce"),
+    "Large collections": ("plan", "prepare", "migrate"),
+}
+"""All commands, in the order in which help shows them."""
+
+
+class _InPanels(TyperGroup):
+    @override
+    def list_commands(self, ctx: Any) -> list[str]:
+        return [name for names in PANELS.values() for name in names if name in self.commands]
+
+    @override
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        found: Any = super().get_command(ctx, cmd_name)
+        if found is not None:
+            found.rich_help_panel = next(panel for panel, names in PANELS.items() if cmd_name in names)
+        return found
+
+
 app = typer.Typer(
+    cls=_InPanels,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
