@@ -17,6 +17,7 @@ from PIL import Image
 import coocnet
 from coocnet.describe import Describer
 from coocnet.errors import (
+    ImageError,
     IndexBusyError,
     IndexMissingError,
     IndexStorageError,
@@ -350,3 +351,11 @@ def test_too_few_pictures_give_no_threshold_auto(both, describer, scenes) -> Non
     for index in both:
         with pytest.raises(InputError, match="50 different pictures"):
             index.auto_threshold()
+
+
+def test_a_reason_with_a_name_that_is_no_text_is_remembered(where, recipe) -> None:
+    error = ImageError("/photos/a.jpg", "no file b\udcff.jpg")
+    with open_index(where, recipe) as index:
+        with index._store.sole_writer():
+            index._store.note_sync("/photos", {error.path: error.reason})
+        assert index.info().skipped == {"/photos/a.jpg": "no file b\\udcff.jpg"}

@@ -248,6 +248,17 @@ def test_a_search_whose_whitening_is_replaced_meanwhile_begins_anew(
         assert keys == ["1/", "2/", *(key for key in keys if key.startswith("2/0"))]
 
 
+def test_a_reason_that_is_too_long_for_milvus_is_cut_to_whole_letters(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("milvus_lite", reason="needs: pip install milvus-lite")
+    monkeypatch.setattr("coocnet.index.milvus.lease._SETTLES_S", 0.05)
+    with open_index(f"milvus-lite://{tmp_path}/index", Recipe()) as index:
+        with index._store.sole_writer():
+            index._store.note_sync("/photos", {"/photos/a.jpg": "x" + "ü" * 40_000})
+        assert index.info().skipped == {"/photos/a.jpg": "x" + "ü" * 32_767}
+
+
 def test_what_a_server_answers_is_no_reason_to_ask_whether_it_runs(tmp_path: Path) -> None:
     pytest.importorskip("milvus_lite", reason="needs: pip install milvus-lite")
     server = Server(Address.of(f"milvus-lite://{tmp_path}/index"))

@@ -52,7 +52,7 @@ class ImageError(CoocnetError):
 
     def __init__(self, path: str | os.PathLike[str], reason: str, *, unread: bool = False) -> None:
         self.path = os.fspath(path)
-        self.reason = reason
+        self.reason = reason.encode(errors="backslashreplace").decode()  # drivers quote names that are no text
         self.unread = unread
         super().__init__(self.path, reason)  # what it is made of anew where it was sent to another process
 

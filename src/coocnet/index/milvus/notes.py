@@ -14,7 +14,7 @@ from coocnet.index.milvus.server import Server
 
 KIND = "facts"
 KEY_LETTERS = 16_384
-VALUE_LETTERS = 65_535
+VALUE_BYTES = 65_535
 
 
 class Notes:
@@ -27,7 +27,7 @@ class Notes:
 
     def make(self) -> None:
         """Makes the collection."""
-        self._server.make(KIND, KEY_LETTERS, {"value": VALUE_LETTERS})
+        self._server.make(KIND, KEY_LETTERS, {"value": VALUE_BYTES})
 
     @contextmanager
     def held(self, below: str = "") -> Iterator[None]:

@@ -34,7 +34,7 @@ from coocnet.index.database import now
 from coocnet.index.facts import NO_WHITENING, StoredWhitening
 from coocnet.index.milvus.address import Address
 from coocnet.index.milvus.lease import Lease
-from coocnet.index.milvus.notes import KEY_LETTERS, VALUE_LETTERS, Notes
+from coocnet.index.milvus.notes import KEY_LETTERS, VALUE_BYTES, Notes
 from coocnet.index.milvus.server import Server
 from coocnet.index.milvus.vectors import Vectors
 from coocnet.index.records import Described, Known, Records, Removal, SyncedFolder
@@ -303,7 +303,7 @@ class MilvusRecords(Records):
     @override
     def note_sync(self, root: str, skipped: dict[str, str], *, when: str | None = None) -> None:
         self._forget_skipped(root)
-        self._notes.put({f"skipped/{_key(path)}": reason[:VALUE_LETTERS] for path, reason in skipped.items()})
+        self._notes.put({f"skipped/{_key(path)}": _fitting(reason) for path, reason in skipped.items()})
         self._notes.put({f"folder/{_key(root)}": when or now()})
 
     @override
@@ -464,6 +464,10 @@ class _Known:
 
 def _described(row: Mapping[str, Any]) -> Described:
     return Described(_path(row["key"]), _stamp(row), bytes.fromhex(row["digest"]), None)
+
+
+def _fitting(text: str) -> str:
+    return text.encode()[:VALUE_BYTES].decode(errors="ignore")
 
 
 def _key(path: str) -> str:
