@@ -184,7 +184,7 @@ from coocnet.index.milvus import lease
 import coocnet.index.sync
 from coocnet.recipe import Recipe
 
-lease._LASTS_S, lease._RENEWED_S, lease._SETTLES_S = 3.0, 0.5, 0.05
+lease._LASTS_S, lease._RENEWED_S, lease._SETTLES_S = 6.0, 0.5, 0.05
 coocnet.index.sync._STORE_EVERY_S = 0.0
 place, photos, recipe = sys.argv[1:]
 
@@ -213,7 +213,7 @@ def test_a_writer_that_is_killed_loses_and_doubles_nothing(
     with open_index(place) as index, open_index(tmp_path / "beside.cooc", recipe) as beside:
         with pytest.raises(IndexBusyError, match="after it was killed"):
             index.sync(photos, describer=describer)
-        time.sleep(3.0)
+        time.sleep(6.0)
         stored = index.pictures
         report = index.sync(photos, describer=describer)
         assert report.unchanged == stored < 60

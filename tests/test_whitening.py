@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -272,3 +273,33 @@ def test_whitening_far_from_the_mean_loses_no_digits() -> None:
     exact = (rows.astype(np.float64) - fitted.mean) @ fitted.projection.astype(np.float64).T
     exact /= np.linalg.norm(exact, axis=1, keepdims=True)
     np.testing.assert_allclose(fitted.apply(rows), exact, atol=2e-5)
+
+
+@pytest.mark.parametrize("count", [5, 12, 13, 400])
+@pytest.mark.parametrize("at_once", [1, 7, 64])
+def test_rows_in_parts_give_the_whitening_of_all_together(count: int, at_once: int) -> None:
+    rows = _rows(count, 12).astype(np.float32)
+    rows[count // 2] = 0
+    parts = (rows[start : start + at_once] for start in range(0, count, at_once))
+    together, in_parts = fit_pca(rows), fit_pca(parts)
+    assert in_parts.provenance.items() - {("made", in_parts.provenance["made"])} <= together.provenance.items()
+    ours, theirs = in_parts.apply(rows), together.apply(rows)
+    np.testing.assert_allclose(ours @ ours.T, theirs @ theirs.T, atol=1e-5)
+
+
+def test_rows_in_parts_are_not_held_together() -> None:
+    def parts():
+        random = np.random.default_rng(0)
+        for _ in range(50):
+            yield unit_rows(random.standard_normal((2000, 32)))
+
+    tracemalloc.start()
+    assert fit_pca(parts()).provenance["pictures"] == "100000"
+    held_bytes = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert held_bytes < 100_000 * 32 * 4 / 3
+
+
+def test_parts_with_rows_of_different_lengths_are_refused() -> None:
+    with pytest.raises(WhiteningError, match="of one length, got 8 and 9"):
+        fit_pca(iter([_rows(20, 8), _rows(20, 9)]))

@@ -7,8 +7,10 @@ import hashlib
 import json
 import math
 import os
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cache
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +24,7 @@ from coocnet.shipped import SHIPPED
 
 _KIND = "coocnet-whitening-1"
 _SHRINKAGE_OF_FEW_PAIRS = 0.1
+_AT_ONCE = 4096
 
 
 @dataclass(frozen=True)
@@ -164,7 +167,7 @@ def _shipped() -> tuple[Whitening, ...]:
 
 
 def fit_pca(
-    rows: Float[np.ndarray, "n d"],
+    rows: Float[np.ndarray, "n d"] | Iterator[Float[np.ndarray, "b d"]],
     *,
     dim: int = 0,
     at_most: bool = False,
@@ -179,7 +182,8 @@ def fit_pca(
     the others. Zero rows, of pictures without any activation, are left out.
 
     Args:
-        rows: descriptors of unit length, n ≥ 2 of them not zero.
+        rows: descriptors of unit length, n ≥ 2 of them not zero; or an iterator of parts of these, which need not
+            fit into memory together: of more than d rows, sums of d² numbers are kept.
         dim: dimensions to keep; 0 for all that the rows determine.
         at_most: keep fewer than ``dim`` where the rows determine fewer, instead of refusing.
         shrinkage: s ≥ 0; 0 is plain PCA-whitening, a large s only centres and turns the rows.
@@ -189,25 +193,20 @@ def fit_pca(
         WhiteningError: fewer than two rows, rows that are not finite, or more dimensions asked for than the
             rows determine; the message states how many they do. n rows determine at most n − 1.
     """
-    data = _checked_data(rows, dim, shrinkage)
-    data = data[data.any(1)]
-    if len(data) < 2:
-        raise WhiteningError(f"a whitening is fitted on at least 2 described pictures, got {len(data)}")
-    mean = data.mean(0)
-    centred = data - mean
-    values, vectors = _principal_axes(centred)
+    _check_numbers(dim, shrinkage)
+    count, mean, (values, vectors) = _spread(_in_parts(rows))
     rank = int((values > values.max(initial=0) * 1e-10).sum())
     if rank == 0:
         raise WhiteningError("the rows to fit a whitening on are all equal: they have no directions")
     keep = min(dim or rank, rank) if at_most else dim or rank
     if keep > rank:
         raise WhiteningError(
-            f"{len(data)} pictures determine {rank} dimensions, {keep} were asked for: "
+            f"{count} pictures determine {rank} dimensions, {keep} were asked for: "
             f"ask for at most {rank}, or fit on more pictures"
         )
     scales = values[:keep] + shrinkage * values[:keep].mean()
     projection = vectors[:, :keep].T / np.sqrt(scales[:, None])
-    facts = {"kind": "pca", "pictures": str(len(data)), "rank": str(rank), "shrinkage": str(shrinkage)}
+    facts = {"kind": "pca", "pictures": str(count), "rank": str(rank), "shrinkage": str(shrinkage)}
     return _made(mean, projection, facts, provenance)
 
 
@@ -246,7 +245,8 @@ def fit_pairs(
         WhiteningError: positions outside the rows, rows that are not finite, pairs that leave directions of S
             undetermined without a shrinkage, or more dimensions asked for than the rows determine.
     """
-    data = _checked_data(rows, dim, shrinkage or 0)
+    _check_numbers(dim, shrinkage or 0)
+    data = _checked_rows(rows)
     q, p = _positions(queries, len(data)), _positions(positives, len(data))
     described = np.any(data != 0, axis=1)
     if len(q) == len(p):
@@ -283,11 +283,59 @@ def fit_pairs(
     return _made(mean, projection, facts, provenance)
 
 
-def _checked_data(rows: np.ndarray, dim: object, shrinkage: object) -> np.ndarray:
+def _in_parts(rows: np.ndarray | Iterator[np.ndarray]) -> Iterator[np.ndarray]:
+    """Parts in float64, all with as many numbers a row."""
+    if isinstance(rows, Iterator):
+        width = -1
+        for part in map(_checked_rows, rows):
+            width = part.shape[1] if width < 0 else width
+            if part.shape[1] != width:
+                raise WhiteningError(f"a whitening is fitted on rows of one length, got {width} and {part.shape[1]}")
+            yield part
+        return
+    if getattr(rows, "ndim", 0) != 2:  # lists are taken too
+        rows = _checked_rows(rows)
+    for start in range(0, len(rows), _AT_ONCE):
+        yield _checked_rows(rows[start : start + _AT_ONCE])
+
+
+def _spread(parts: Iterable[np.ndarray]) -> tuple[int, np.ndarray, tuple[np.ndarray, np.ndarray]]:
+    """How many rows are not zero, their mean, and the eigenvalues and eigenvectors of their covariance.
+
+    As soon as there are as many as dimensions only sums are kept: of the rows, and of their products with each other,
+    both about the mean of the first ones, which is near enough to the mean that nothing is lost.
+    """
+    described = (rows[rows.any(1)] for rows in parts)
+    first, count = [], 0
+    for rows in described:
+        first.append(rows)
+        count += len(rows)
+        if count >= rows.shape[1]:
+            break
+    if count < 2:
+        raise WhiteningError(f"a whitening is fitted on at least 2 described pictures, got {count}")
+    held = np.concatenate(first)
+    about = held.mean(0)
+    if count < held.shape[1]:
+        return count, about, _principal_axes(held - about)
+    total, products = np.zeros_like(about), np.zeros((len(about), len(about)))
+    for rows in chain([held], described):
+        centred = rows - about
+        total += centred.sum(0)
+        products += centred.T @ centred
+        count += len(rows) if rows is not held else 0
+    beside = total / count
+    return count, about + beside, _falling(products / count - np.outer(beside, beside))
+
+
+def _check_numbers(dim: object, shrinkage: object) -> None:
     if not (isinstance(shrinkage, int | float | np.number) and 0 <= shrinkage < math.inf):
         raise WhiteningError(f"shrinkage is a number of 0 or more, got {shrinkage!r}")
     if not (isinstance(dim, int | np.integer) and dim >= 0):
         raise WhiteningError(f"a whitening keeps 0 (for all) or more dimensions, got {dim!r}")
+
+
+def _checked_rows(rows: np.ndarray) -> np.ndarray:
     try:
         data = np.asarray(rows, np.float64)
     except (ValueError, TypeError) as error:
@@ -328,13 +376,18 @@ def _made(
 def _principal_axes(centred: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Eigenvalues of the covariance, falling, and its eigenvectors as columns; through the smaller Gram matrix."""
     n, d = centred.shape
-    values, vectors = np.linalg.eigh((centred.T @ centred if n >= d else centred @ centred.T) / n)
-    # A product with a reversed matrix goes past the fast routines: 30 times slower.
-    values, vectors = values[::-1], np.ascontiguousarray(vectors[:, ::-1])
+    values, vectors = _falling((centred.T @ centred if n >= d else centred @ centred.T) / n)
     if n >= d:
         return values, vectors
     lengths = np.sqrt(np.maximum(values, np.finfo(np.float64).tiny) * n)
     return values, centred.T @ vectors / lengths
+
+
+def _falling(symmetric: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Eigenvalues, falling, and eigenvectors as columns."""
+    values, vectors = np.linalg.eigh(symmetric)
+    # A product with a reversed matrix goes past the fast routines: 30 times slower.
+    return values[::-1], np.ascontiguousarray(vectors[:, ::-1])
 
 
 def _span(centred: np.ndarray) -> np.ndarray:

@@ -37,36 +37,34 @@ def fit(
     """See :meth:`coocnet.index.LocalIndex.fit_whitening`."""
     with store.snapshot():
         store.check_recipe(recipe)
-        paths, digests, rows = store.matrix()
-        folders = [folder.path for folder in store.folders()]
-    provenance = {
-        "row_fingerprint": recipe.row_fingerprint(),
-        "weights_sha256": store.weights_sha256 or "",
-        "fitted_on": ", ".join(map(printable, folders)),
-        "asked_for": _asked_for(recipe),
-    }
-    if pairs is not None:
-        queries, positives = _positions(paths, pairs)
-        return fit_pairs(
-            rows,
-            queries,
-            positives,
-            dim=recipe.dim if dim is None else dim,
+        provenance = {
+            "row_fingerprint": recipe.row_fingerprint(),
+            "weights_sha256": store.weights_sha256 or "",
+            "fitted_on": ", ".join(printable(os.fsdecode(folder)) for folder in store.folder_paths()),
+            "asked_for": _asked_for(recipe),
+        }
+        if pairs is not None:
+            paths, _, rows = store.matrix()
+            queries, positives = _positions(paths, pairs)
+            return fit_pairs(
+                rows,
+                queries,
+                positives,
+                dim=recipe.dim if dim is None else dim,
+                at_most=dim is None,
+                shrinkage=shrinkage,
+                provenance=provenance,
+            )
+        stored = int(store.meta("dim") or 0)
+        # At most half as many directions as pictures: the last ones of a small collection are noise.
+        most = min(recipe.dim or stored, stored, max(1, store.count_contents() // 2))
+        return fit_pca(
+            store.each_row(),
+            dim=most if dim is None else dim,
             at_most=dim is None,
-            shrinkage=shrinkage,
+            shrinkage=recipe.shrinkage if shrinkage is None else shrinkage,
             provenance=provenance,
         )
-    _, first = np.unique(np.array(digests, dtype=object), return_index=True)
-    rows = rows[np.sort(first)]
-    # At most half as many directions as pictures: the last ones of a small collection are noise.
-    most = min(recipe.dim or rows.shape[1], rows.shape[1], max(1, len(rows) // 2))
-    return fit_pca(
-        rows,
-        dim=most if dim is None else dim,
-        at_most=dim is None,
-        shrinkage=recipe.shrinkage if shrinkage is None else shrinkage,
-        provenance=provenance,
-    )
 
 
 def _positions(paths: Sequence[str], pairs: Sequence[tuple[str, str]]) -> tuple[np.ndarray, np.ndarray]:

@@ -201,8 +201,16 @@ class Records(Facts):
         """Paths in order, their contents' digests, and their rows (n, d) float32."""
 
     @abstractmethod
+    def each_row(self) -> Iterator[np.ndarray]:
+        """The rows of every different content, some at a time, (b, d) float32."""
+
     def mean_row(self) -> np.ndarray:
         """The mean of the rows of every different content, (d,) float64; of one content at least."""
+        total, count = np.zeros(int(self.meta("dim") or 0)), 0
+        for rows in self.each_row():
+            total += rows.sum(0, dtype=np.float64)
+            count += len(rows)
+        return total / count
 
     @abstractmethod
     def put_whitening(self, whitening: Whitening | None, *, learned_here: bool) -> None:

@@ -11,6 +11,7 @@ import secrets
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,7 @@ from coocnet.recipe import Recipe
 from coocnet.whitening import Whitening
 
 _AT_ONCE = 500
+_ROWS_AT_ONCE = 4096
 _PICTURES = (
     "SELECT path, size_bytes, modified_ns, digest FROM pictures JOIN descriptors ON descriptors.id = descriptor"
 )
@@ -355,13 +357,11 @@ class Store(Records):
         return rows
 
     @override
-    def mean_row(self) -> np.ndarray:
+    def each_row(self) -> Iterator[np.ndarray]:
         dim = int(self.meta("dim") or 0)
-        total, count = np.zeros(dim), 0
-        for (row,) in self._database.stream("SELECT row FROM descriptors"):
-            total += self._decoded(row, "a picture", dim)
-            count += 1
-        return total / count
+        rows = self._database.stream("SELECT row FROM descriptors")
+        while some := [self._decoded(row, "a picture", dim) for (row,) in islice(rows, _ROWS_AT_ONCE)]:
+            yield np.array(some)
 
     def _decoded(self, row: bytes, whose: str, dim: int) -> np.ndarray:
         if len(row) != 4 * dim:

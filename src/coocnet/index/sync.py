@@ -348,7 +348,7 @@ def _look_through(
     """What the folder holds now, and what is stored of it."""
     root = real_folder(folder)
     stored = store.pictures_below(root)
-    known = bool(stored) or any(one.path == root for one in store.folders())
+    known = bool(stored) or os.fsencode(root) in store.folder_paths()
     try:
         found = Walk(root) if known and allow_empty and is_gone(root) else walk(root)
     except InputError as error:
@@ -363,7 +363,7 @@ def _look_through(
 def _drop_former_name(store: Records, folder: str | os.PathLike[str], root: str) -> int:
     """Where a folder of the collection was replaced by a link to another, its pictures go by their real names now."""
     literal = os.path.abspath(os.path.expanduser(folder))
-    if literal == root or all(one.path != literal for one in store.folders()):
+    if literal == root or os.fsencode(literal) not in store.folder_paths():
         return 0
     former = store.pictures_below(literal)
     store.drop(former)

@@ -391,12 +391,8 @@ class MilvusRecords(Records):
         return [_path(key) for key, _ in listed], [bytes.fromhex(digest) for _, digest in listed], rows[order]
 
     @override
-    def mean_row(self) -> np.ndarray:
-        total, count = np.zeros(int(self.meta("dim") or 0)), 0
-        for _, rows in self.vectors.each():
-            total += rows.sum(0, dtype=np.float64)
-            count += len(rows)
-        return total / count
+    def each_row(self) -> Iterator[np.ndarray]:
+        return (rows for _, rows in self.vectors.each())
 
     # Whitenings
 
