@@ -49,7 +49,7 @@ class MilvusServer:
         name = f"index_{secrets.token_hex(8)}"
         yield f"{self.url}{name}"
         server = Server(Address.of(f"{self.url}{name}"))
-        for kind in server.kinds():
+        for kind in server.made():
             server.drop(kind)
         server.close()
 

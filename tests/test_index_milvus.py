@@ -16,7 +16,7 @@ from PIL import Image
 
 import coocnet
 from coocnet.describe import Describer
-from coocnet.errors import IndexBusyError, IndexStorageError, InputError
+from coocnet.errors import IndexBusyError, IndexMissingError, IndexStorageError, InputError
 from coocnet.index import Index, open_index
 from coocnet.index.milvus.address import Address
 from coocnet.index.milvus.server import Server
@@ -246,6 +246,93 @@ def test_a_search_whose_whitening_is_replaced_meanwhile_begins_anew(
         # Of the former whitening no more is kept than its number, so that no other one has it.
         keys = [key for key, _ in index._store._notes.below("whitening/")]
         assert keys == ["1/", "2/", *(key for key in keys if key.startswith("2/0"))]
+
+
+def test_facts_that_are_asked_for_while_a_whitening_is_replaced_are_those_after(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("milvus_lite", reason="needs: pip install milvus-lite")
+    monkeypatch.setattr("coocnet.index.milvus.lease._SETTLES_S", 0.05)
+    place, rows = f"milvus-lite://{tmp_path}/index", synthetic_rows(100)
+    with open_index(place, Recipe(whitening="none")) as index, open_index(place) as writer:
+        put(index, named(rows))
+        writer.learn_whitening(dim=8)
+        vectors = index._store.vectors
+        read = vectors._read_whitening
+
+        def read_after_a_change(version):
+            monkeypatch.setattr(vectors, "_read_whitening", read)
+            writer.learn_whitening(dim=6)
+            return read(version)
+
+        monkeypatch.setattr(vectors, "_read_whitening", read_after_a_change)
+        assert index.whitening().dim == 6
+
+
+def test_what_was_dropped_while_an_index_was_opened_is_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("milvus_lite", reason="needs: pip install milvus-lite")
+    monkeypatch.setattr("coocnet.index.milvus.lease._SETTLES_S", 0.05)
+    place, rows = f"milvus-lite://{tmp_path}/index", synthetic_rows(100)
+    with open_index(place, Recipe(whitening="none")) as writer:
+        put(writer, named(rows))
+        writer.learn_whitening(dim=8)
+        for moment in ("_is_finished", "name"):
+            whole = getattr(Server, moment)
+
+            def after_a_change(server, kind, moment=moment, whole=whole):
+                if kind.startswith("v"):
+                    monkeypatch.setattr(Server, moment, whole)
+                    writer.learn_whitening(dim=8)
+                return whole(server, kind)
+
+            monkeypatch.setattr(Server, moment, after_a_change)
+            with open_index(place) as index:
+                assert index.search(rows[:1], k=1)[0][0].digest == digest_of(rows[0])
+            assert getattr(Server, moment) is whole
+
+
+def test_what_an_interruption_left_unfinished_is_dropped_by_the_next_writer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("milvus_lite", reason="needs: pip install milvus-lite")
+    monkeypatch.setattr("coocnet.index.milvus.lease._SETTLES_S", 0.05)
+    with open_index(f"milvus-lite://{tmp_path}/index", Recipe(whitening="none")) as index:
+        put(index, named(synthetic_rows(50)))
+        server = index._store._server
+        with monkeypatch.context() as patch:
+            patch.setattr(server._client, "create_index", _interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                index.learn_whitening(dim=8)
+        assert set(server.made()) - set(server.kinds()) == {"v1"}
+        index.learn_whitening(dim=8)
+        assert set(server.made()) == {"facts", "pictures", "rows", "v2"}
+
+
+def _interrupted(*_: object, **__: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_a_file_of_milvus_lite_is_made_with_its_folder_and_never_by_looking(tmp_path: Path) -> None:
+    pytest.importorskip("milvus_lite", reason="needs: pip install milvus-lite")
+    place = f"milvus-lite://{tmp_path}/folder/index"
+    with pytest.raises(IndexMissingError, match="make one with"):
+        open_index(place)
+    assert not list(tmp_path.iterdir())
+    open_index(place, Recipe()).close()
+    open_index(place).close()
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(IndexStorageError, match="cannot be made"):
+        open_index(f"milvus-lite://{tmp_path}/file/index", Recipe())
+
+
+def test_a_scheme_without_its_slashes_is_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for mistyped in ("milvus:/host/photos", "milvus:host/photos", "milvus+tls:/host/photos"):
+        with pytest.raises(InputError, match="milvus://HOST:PORT/NAME"):
+            open_index(mistyped, Recipe())
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_reason_that_is_too_long_for_milvus_is_cut_to_whole_letters(

@@ -59,7 +59,7 @@ def test_what_is_said_of_the_searches_that_were_measured_is_so():
 
 def test_the_limits_that_our_code_keeps_to_are_those_of_the_plan():
     assert FIGURES["hits"].value == server.MOST_HITS
-    assert FIGURES["text"].value == notes.VALUE_LETTERS
+    assert FIGURES["text"].value == notes.VALUE_BYTES
     assert FIGURES["request"].value * MILLION > server._BYTES_AT_ONCE
 
 

@@ -228,11 +228,18 @@ def test_none_are_made_any_more_where_none_are_wanted(place, tmp_path, photos, r
 def test_copies_among_the_pictures_are_refused(place, photos, recipe):
     with open_index(place, recipe) as index:
         for inside in (photos, photos / "small", f"file://{photos}/small"):
+            before = index.thumbnails_place
+            with pytest.raises(InputError, match="would take them for pictures"):
+                index.use_thumbnails(inside, apart_from=[photos])
+            assert index.thumbnails_place == before
             index.use_thumbnails(inside)
             with pytest.raises(InputError, match="would take them for pictures"):
                 index.sync(photos, describer=Unused)
         index.use_thumbnails(photos.parent / "photos and more")
         index.sync(photos, describer=lambda: Describer(recipe))
+        with pytest.raises(InputError, match="would take them for pictures"):
+            index.use_thumbnails(photos / "small")
+        assert index.thumbnails_place == str(photos.parent / "photos and more")
 
 
 def test_a_place_that_cannot_be_used_is_refused_at_once(place, recipe):
@@ -271,12 +278,13 @@ def test_the_service_shows_the_copy_of_a_picture_it_cannot_read(seen_from_afar):
 def test_the_service_tells_nobody_where_copies_are_kept(tmp_path, photos, recipe, describer):
     with open_index(tmp_path / "index.cooc", recipe) as index:
         index.sync(photos, describer=describer)
-        index.use_thumbnails(photos / "small")
+        with index._store.sole_writer():
+            index._store.put_thumbnails(str(photos / "small"))  # as a release before did
     with client_of(tmp_path / "index.cooc") as client:
         job = client.post("/api/sync").json()["id"]
         while (state := client.get(f"/api/jobs/{job}").json())["state"] in ("waiting", "running"):
             time.sleep(0.05)
-        assert (state["state"], "thumbnails are in …" in state["problem"]["detail"]) == ("failed", True)
+        assert (state["state"], "thumbnails are to be in …" in state["problem"]["detail"]) == ("failed", True)
         assert "small" not in str(state)
 
 

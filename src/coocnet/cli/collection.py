@@ -121,7 +121,7 @@ def index(
         if storage is not None:
             opened.use_storage(storage)
         if thumbnails is not None:
-            opened.use_thumbnails(None if thumbnails == "none" else thumbnails)
+            opened.use_thumbnails(None if thumbnails == "none" else thumbnails, apart_from=[folder])
         task = progress.add_task("Looking at the folder", total=None)
 
         def show(state: SyncProgress) -> None:
@@ -187,6 +187,7 @@ def info(index_place: IndexOption = DEFAULT_INDEX, as_json: JsonOption = False) 
         "thumbnails": held.thumbnails or "none",
         "size on disk": f"{held.size_bytes / 1e6:.1f} MB",
         "made": held.made,
+        **({"unfinished copy of": held.unfinished} if held.unfinished else {}),
         "skipped": len(held.skipped),
     }
     if as_json:

@@ -146,13 +146,15 @@ def _describing(made: Plan) -> list[tuple[str, ...]]:
 
 
 def _stored(made: Plan) -> list[tuple[str, ...]]:
+    from coocnet.data.thumbnails import THUMBNAIL_PX
+
     held = made.folder
     return [
         ("database (SQLite)", gib(held.database), "with its own indexes"),
         ("rows kept, float32", gib(held.kept_rows), "4 bytes a number"),
         ("rows kept, float16", gib(held.kept_rows_float16), "2 bytes a number, in place of float32"),
         ("approximate search (FAISS)", gib(held.approximate), "1 byte a number, and lists"),
-        ("thumbnails of 320 px", gib(made.thumbnails), "beside it, if they are kept"),
+        (f"thumbnails of {THUMBNAIL_PX} px", gib(made.thumbnails), "beside it, if they are kept"),
     ]
 
 

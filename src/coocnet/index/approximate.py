@@ -143,6 +143,8 @@ class Approximate:
         faiss = _faiss()
         first = firsts(pictures.digests)
         need_contents(len(first))
+        if progress is not None:
+            progress(0, len(first))  # the lists are learned before they are filled
         built = _sorted_into_lists(pictures.rows, first, progress)
         digests = pictures.digests[first]
         try:

@@ -15,16 +15,17 @@ from typing_extensions import Self
 from coocnet.data.images import content_digest, read_bytes
 from coocnet.data.remote import canonical, is_url
 from coocnet.data.thumbnails import ThumbnailStore
+from coocnet.data.walk import real_folder
 from coocnet.errors import InputError, printable
 from coocnet.fetch import Progress
 from coocnet.index import editing, layer, names
 from coocnet.index.approximate import ApproximateInfo
-from coocnet.index.facts import MIGRATING, mismatch
+from coocnet.index.facts import mismatch
 from coocnet.index.gallery import Hit
 from coocnet.index.info import IndexInfo
 from coocnet.index.records import Records
 from coocnet.index.sync import RowSource, SyncProgress, SyncReport, synchronise
-from coocnet.index.thumbnails import thumbnails_of
+from coocnet.index.thumbnails import check_apart, thumbnails_of
 from coocnet.recipe import Recipe
 from coocnet.whitening import Whitening
 
@@ -346,7 +347,9 @@ class Index(ABC):
             IndexBusyError: another process is synchronising this index.
         """
 
-    def use_thumbnails(self, place: str | os.PathLike[str] | None) -> None:
+    def use_thumbnails(
+        self, place: str | os.PathLike[str] | None, *, apart_from: Iterable[str | os.PathLike[str]] = ()
+    ) -> None:
         """Says where small copies of the pictures are kept, for whoever cannot read the pictures themselves.
 
         A sync makes one for every content that it describes, and those that are missing of its folder's other
@@ -355,13 +358,18 @@ class Index(ABC):
 
         Args:
             place: a folder, or a URL such as ``s3://bucket/thumbnails``; None to keep none from now on.
+            apart_from: folders that are to be synchronised, besides those that are.
 
         Raises:
-            InputError: no path, or a URL that cannot be used.
+            InputError: no path, a URL that cannot be used, or a place among the pictures of a folder.
             IndexBusyError: another process is synchronising this index.
         """
-        chosen = "" if place is None else ThumbnailStore(place).place
+        wanted = None if place is None else ThumbnailStore(place)
+        chosen = "" if wanted is None else wanted.place
         with self._store.sole_writer():
+            if wanted is not None:
+                for folder in (*self.folders, *map(real_folder, apart_from)):
+                    check_apart(wanted, folder)
             if chosen != self.thumbnails_place:
                 self._store.put_thumbnails(chosen)
         self._changed()
@@ -579,9 +587,10 @@ class Index(ABC):
     ) -> SyncReport:
         """Changes the collection as the sole writer, then learns a whitening where one is due."""
         with self._store.sole_writer():
-            if self._store.meta(MIGRATING):
+            if self._store.copied_from:
                 raise InputError(
-                    f"{printable(self._store.place)} is an unfinished copy: finish it first with coocnet migrate"
+                    f"{printable(self._store.place)} is an unfinished copy: finish it first with "
+                    f"coocnet migrate {printable(self._store.copied_from)} {printable(self._store.place)}"
                 )
             self._store.adopt(self._recipe_with_known_weights())
             try:

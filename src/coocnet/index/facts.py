@@ -16,7 +16,7 @@ NO_WHITENING = "0"
 """The version that stands for none, where none was asked for."""
 
 MIGRATING = "migrating"
-"""The fact that says what an index is an unfinished copy of."""
+"""The fact that says what an index is an unfinished copy of: when that was made, and where it is."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,11 @@ class Facts(ABC):
     def weights_sha256(self) -> str | None:
         """Digest of the weights the rows were made with; None as long as nothing was described."""
         return self.meta("weights_sha256")
+
+    @property
+    def copied_from(self) -> str:
+        """Of which index this is an unfinished copy; empty where it is none."""
+        return (self.meta(MIGRATING) or "").partition(" ")[2]
 
     def check_recipe(self, recipe: Recipe) -> None:
         """Refuses a recipe whose rows would differ from those here; where there are none, any will do.

@@ -38,6 +38,7 @@ class IndexInfo:
         made: when, UTC.
         skipped: files left out at the last sync, with their reasons.
         thumbnails: the folder or URL where small copies of the pictures are kept; empty for none.
+        unfinished: of which index it is an unfinished copy; empty where it is none.
     """
 
     location: str
@@ -58,6 +59,7 @@ class IndexInfo:
     made: str
     skipped: dict[str, str]
     thumbnails: str
+    unfinished: str
 
 
 def info_of(store: Store, recipe: Recipe) -> IndexInfo:
@@ -86,6 +88,7 @@ def info_of(store: Store, recipe: Recipe) -> IndexInfo:
             made=store.meta("made") or "",
             skipped=store.skipped(),
             thumbnails=store.meta("thumbnails") or "",
+            unfinished=store.copied_from,
         )
 
 

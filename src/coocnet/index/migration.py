@@ -92,7 +92,7 @@ def _begin(there: Records, here: Records) -> None:
         if here.count_pictures() or here.folder_paths() or here.taken_out() or here.meta(MIGRATING):
             raise InputError(
                 f"{printable(here.place)} holds pictures already, and not those of an unfinished copy of "
-                f"{printable(there.place)}: give a new place"
+                f"{printable(there.place)}: give a new place. A copy that was finished is not made again"
             )
         here.put_facts({MIGRATING: name})
     here.adopt(there.recipe)

@@ -26,12 +26,22 @@ def thumbnails_of(store: Records, *, apart_from: str = "") -> ThumbnailStore | N
     """
     place = store.meta("thumbnails")
     thumbnails = ThumbnailStore(place) if place else None
-    if thumbnails is not None and apart_from and thumbnails.is_below(apart_from):
-        raise InputError(
-            f"thumbnails are in {printable(thumbnails.place)}, where a sync of {printable(apart_from)} would take "
-            "them for pictures: keep them elsewhere (--thumbnails PLACE)"
-        )
+    if thumbnails is not None and apart_from:
+        check_apart(thumbnails, apart_from)
     return thumbnails
+
+
+def check_apart(thumbnails: ThumbnailStore, folder: str) -> None:
+    """Refuses small copies among the pictures of a folder.
+
+    Raises:
+        InputError: a sync would take them for pictures.
+    """
+    if thumbnails.is_below(folder):
+        raise InputError(
+            f"thumbnails are to be in {printable(thumbnails.place)}, where a sync of {printable(folder)} would take "
+            "them for pictures: keep them elsewhere (--thumbnails PLACE), or keep none (--thumbnails none)"
+        )
 
 
 def make_missing(

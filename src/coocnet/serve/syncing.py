@@ -19,6 +19,7 @@ from typing import Any, TextIO
 
 from coocnet.errors import CoocnetError, IndexBusyError, InputError, printable
 from coocnet.index import SyncProgress, SyncReport, open_index
+from coocnet.index.collection import BUILDING
 from coocnet.recipe import Recipe
 from coocnet.serve.problems import Places, Problem, problem_of
 
@@ -93,7 +94,8 @@ def main() -> None:
 
 def _sync(asked: Mapping[str, Any], places: Places, stop: threading.Event, out: TextIO) -> None:
     def show(progress: SyncProgress) -> None:
-        _tell(out, done=progress.done, total=progress.total)
+        if progress.what != BUILDING:  # of which those who wait are told when it is done
+            _tell(out, done=progress.done, total=progress.total)
         if stop.is_set():
             raise _StoppedError
 

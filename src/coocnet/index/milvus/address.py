@@ -31,6 +31,11 @@ class Address:
     shown: str
     token: str = field(default="", repr=False)
 
+    @property
+    def is_file(self) -> bool:
+        """Whether it is in a file of Milvus Lite."""
+        return not self.uri.startswith(("http://", "https://"))
+
     @classmethod
     def of(cls, location: str) -> Address:
         """``milvus://[user:password@]host[:port]/name``, or ``milvus-lite:///folder/name``.
@@ -69,8 +74,8 @@ class Address:
 
 
 def is_in_milvus(location: str) -> bool:
-    """Whether a location is meant to be one in Milvus."""
-    return location.partition(":")[0] in SCHEMES and "://" in location
+    """Whether a location is meant to be one in Milvus, well written or not."""
+    return location.partition(":")[0] in SCHEMES and ":" in location
 
 
 def _without_password(location: str) -> str:

@@ -288,6 +288,7 @@ class MilvusIndex(Index):
             made=store.meta("made") or "",
             skipped=store.skipped(),
             thumbnails=store.meta("thumbnails") or "",
+            unfinished=store.copied_from,
         )
 
     @override

@@ -68,6 +68,13 @@ class MilvusRecords(Records):
             NewerIndexError: a newer coocnet made it.
             IndexStorageError: the server cannot be reached.
         """
+        if address.is_file and not os.path.exists(address.uri):  # Milvus Lite would make it, but not its folder
+            if recipe is None:
+                raise _missing(address.shown)
+            try:
+                os.makedirs(os.path.dirname(address.uri), exist_ok=True)
+            except OSError as error:
+                raise IndexStorageError(f"{printable(address.shown)} cannot be made: {error.strerror}") from error
         server = Server(address)
         records = cls(server)
         try:
@@ -87,9 +94,7 @@ class MilvusRecords(Records):
             )
         if version is None:
             if recipe is None:
-                raise IndexMissingError(
-                    f"there is no index at {self.place}; make one with: coocnet index FOLDER --index {self.place}"
-                )
+                raise _missing(self.place)
             makers = {"pictures": self._make_pictures, "facts": self._notes.make}
             with ThreadPoolExecutor() as threads:  # each takes a server a second or three
                 list(threads.map(lambda kind: makers[kind](), makers.keys() - kinds))
@@ -438,6 +443,11 @@ class MilvusRecords(Records):
         if held is None or held[0] is None:
             return {}
         return {"approximate": "null", "out_of_force": ANOTHER_WHITENING}
+
+
+def _missing(place: str) -> IndexMissingError:
+    shown = printable(place)
+    return IndexMissingError(f"there is no index at {shown}; make one with: coocnet index FOLDER --index {shown}")
 
 
 class _Known:

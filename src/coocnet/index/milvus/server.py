@@ -6,13 +6,13 @@ import logging
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import numpy as np
 
 from coocnet.errors import IndexStorageError, InputError, printable
-from coocnet.index.milvus.address import Address
+from coocnet.index.milvus.address import TOKEN, Address
 
 MOST_HITS = 16_384
 """Of one search; Milvus has no more."""
@@ -60,7 +60,8 @@ class Server:
         self.before_writing: Callable[[], None] = lambda: None
         with self._errors():
             self._client = pymilvus.MilvusClient(uri=address.uri, token=address.token, timeout=_TIME_S)
-            for kind in self.kinds():
+        for kind in self.kinds():
+            with suppress(_GoneError), self._errors():
                 self._client.load_collection(self.name(kind))  # Milvus Lite forgets what was loaded
 
     def close(self) -> None:
@@ -73,9 +74,10 @@ class Server:
 
     def kinds(self) -> list[str]:
         """The collections of this index, but for what an interruption left unfinished."""
-        return [kind for kind in self._made() if self._is_finished(kind)]
+        return [kind for kind in self.made() if self._is_finished(kind)]
 
-    def _made(self) -> list[str]:
+    def made(self) -> list[str]:
+        """The collections of this index, with what an interruption left unfinished."""
         before = self.name("")
         with self._errors():
             return [name.removeprefix(before) for name in self._client.list_collections() if name.startswith(before)]
@@ -83,12 +85,11 @@ class Server:
     def _is_finished(self, kind: str) -> bool:
         """Whether a collection has the index without which it cannot be loaded."""
         if kind not in self._finished:
-            with self._errors():
+            with suppress(_GoneError), self._errors():
                 vectors = (self._client.list_indexes(self.name(kind), field) for field in (_VECTOR, _PLACE_HOLDER))
-                if not any(vectors):
-                    return False
-            self._finished.add(kind)
-        return True
+                if any(vectors):
+                    self._finished.add(kind)
+        return kind in self._finished
 
     def make(
         self,
@@ -132,7 +133,7 @@ class Server:
         else:
             index.add_index(vector, index_type="FLAT", metric_type="IP")
         with self._errors():
-            if kind in self._made():  # what was not finished
+            if kind in self.made():  # what was not finished
                 self._client.drop_collection(self.name(kind))
             self._client.create_collection(self.name(kind), schema=schema, consistency_level="Session")
             self._client.create_index(self.name(kind), index, sync=False)  # of no rows, which takes no time
@@ -260,7 +261,7 @@ class Server:
     @property
     def lists(self) -> int:
         """Into which the rows of each segment are sorted; 0 where the server has no faithful approximate search."""
-        return _LISTS if self.address.uri.startswith("http") else 0
+        return 0 if self.address.is_file else _LISTS
 
     def finish_lists(self, kind: str) -> None:
         """Waits until a collection in lists is searched by them.
@@ -292,13 +293,18 @@ class Server:
         try:
             yield
         except (self._pymilvus.MilvusException, grpc.RpcError, OSError) as error:
-            raise IndexStorageError(
-                f"{printable(self.address.shown)} cannot be used: {error}{_advice(error)}"
-            ) from error
+            gone = getattr(error, "code", None) == self._pymilvus.exceptions.ErrorCode.COLLECTION_NOT_FOUND
+            raised = _GoneError if gone else IndexStorageError
+            raise raised(f"{printable(self.address.shown)} cannot be used: {error}{_advice(error)}") from error
+
+
+class _GoneError(IndexStorageError):
+    """A collection was dropped meanwhile."""
 
 
 def _advice(error: Exception) -> str:
     """What to look at, where it was not the server that gave an answer."""
     code = getattr(error, "code", None)
     is_answer = isinstance(code, int) and code != _NOT_CONNECTED
-    return "" if is_answer else ". Is the server running, and reached?"
+    asked = f"Is the server running, and reached? Does it want a password ({TOKEN}), or milvus+tls://?"
+    return "" if is_answer else f". {asked}"

@@ -93,7 +93,7 @@ class Vectors:
         Searches that read these at this moment begin anew.
         """
         named = {_ROWS, *self._copies()}
-        for kind in self._server.kinds():
+        for kind in self._server.made():
             if kind == _ROWS or kind[:1] not in "va" or not kind[1:].isdecimal() or kind in named:
                 continue
             self._server.drop(kind)
@@ -117,14 +117,23 @@ class Vectors:
 
     def whitening(self) -> StoredWhitening | None:
         """The whitening in force, or None."""
+        wanted = self._in_force()
+        if wanted is None:
+            return None
+        if self._held is None or self._held[0] != wanted:
+            try:
+                self._held = wanted, self._read_whitening(int(wanted[1]))
+            except ForeignIndexError:
+                if self._in_force() == wanted:
+                    raise
+                return self.whitening()  # it was replaced meanwhile
+        return self._held[1]
+
+    def _in_force(self) -> tuple[str, str] | None:
+        """When the index was made, and the version of its whitening; None without one."""
         facts = self._notes.get(["fact/made", "fact/whitening"])
         version = facts.get("fact/whitening", NO_WHITENING)
-        if version == NO_WHITENING:
-            return None
-        made = facts["fact/made"]
-        if self._held is None or self._held[0] != (made, version):
-            self._held = (made, version), self._read_whitening(int(version))
-        return self._held[1]
+        return None if version == NO_WHITENING else (facts["fact/made"], version)
 
     def _read_whitening(self, version: int) -> StoredWhitening:
         before = f"whitening/{version}/"
