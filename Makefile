@@ -1,12 +1,13 @@
 # make demo    set everything up and find some pictures        make demo PHOTOS=~/Pictures [OUTPUT=DIR]   in your own
 # make test    the fast tests    make test-all    all tests    make check    lint, types, imports    make bench    measure
+# make docs    the documentation as a site, in build/site    make dist    wheel and sdist, each installed and tried
 
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test test-all check bench clean
+.PHONY: demo test test-all check docs bench dist clean
 
 demo: $(VENV)/.runs
 	@$(BIN)/python examples/demo.py $(if $(PHOTOS),--photos "$(PHOTOS)") $(if $(OUTPUT),--output "$(OUTPUT)")
@@ -22,6 +23,13 @@ check: $(VENV)/.develops
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+docs: $(VENV)/.develops
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "The site is in build/site: $(BIN)/mkdocs serve shows it"
+
+dist: $(VENV)/.develops
+	$(BIN)/python benchmarks/release.py
 
 bench: $(VENV)/.runs
 	$(BIN)/python benchmarks/cooccurrence.py

@@ -29,7 +29,9 @@ else:
     import tomli as tomllib
 
 NOT_KNOWN = "not known"
+"""What stands in a manifest for what nobody said."""
 NOTHING_DECLARED = "nothing declared"
+"""What stands there for sets that nobody named."""
 
 _READ_AT_ONCE = 1 << 20
 

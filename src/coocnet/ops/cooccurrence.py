@@ -29,6 +29,7 @@ class Quantile:
 
 
 Threshold = Literal["mean"] | float | Quantile
+"""What :func:`activation_mask` takes."""
 
 
 @in_float32

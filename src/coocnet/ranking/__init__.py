@@ -66,7 +66,9 @@ class Reranking(Protocol):
 
 
 EXPANSIONS: dict[str, Expansion] = {"aqe": average_expansion, "alpha-qe": alpha_expansion}
+"""The query expansions by name."""
 RERANKINGS: dict[str, Callable[..., Reranking]] = {"reciprocal": Reciprocal.build, "diffusion": Diffusion.build}
+"""The re-rankings by name: what prepares each from a collection's rows."""
 
 __all__ = [
     "EXPANSIONS",
