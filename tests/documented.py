@@ -12,6 +12,7 @@ by what stands before it::
 from __future__ import annotations
 
 import configparser
+import functools
 import itertools
 import json
 import math
@@ -76,12 +77,14 @@ class Block:
         return [words for line in lines if (words := shlex.split(line, comments=True))]
 
 
+@functools.cache
 def pages() -> list[str]:
     """Every page that people read, below the root of the repository."""
     found = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("*/README.md"), *ROOT.glob("*/NOTES.md")]
     return sorted(path.relative_to(ROOT).as_posix() for path in found)
 
 
+@functools.cache
 def blocks(page: str) -> list[Block]:
     """The blocks of a page, in order."""
     found, reason = [], ""
