@@ -3,7 +3,7 @@
     python docs/tools/commands.py            # writes it
     python docs/tools/commands.py --check    # says whether it is as it should be
 
-Needs coocnet[dev]. A command that is in no purpose below stands under "Others".
+Needs coocnet[dev].
 """
 
 from __future__ import annotations
@@ -17,17 +17,11 @@ from typing import Any
 from typer.main import get_command
 
 from coocnet.cli import app
+from coocnet.cli.app import PANELS
 
 Command = Any
 """A command or a parameter of typer's, whose kinds have no public names."""
 PAGE = Path(__file__).resolve().parents[1] / "commands.md"
-PURPOSES = {
-    "With photographs": "index search explain heatmap serve remove restore info",
-    "Choosing": "recipes weights plan",
-    "Moving and preparing": "migrate prepare whitening centre",
-    "Measuring": "evaluate compare datasets reproduce",
-    "Learning": "views train",
-}
 HEAD = """\
 # Commands
 
@@ -42,13 +36,11 @@ the environment name the index, the folder of weights and the folder of benchmar
 def page() -> str:
     """The whole page."""
     commands = get_command(app).commands  # type: ignore[attr-defined] # a group has them
-    known = " ".join(PURPOSES.values()).split()
-    others = " ".join(sorted(set(commands) - set(known)))
-    listed = [*known, *others.split()]
     parts = [HEAD]
-    for purpose, names in {**PURPOSES, **({"Others": others} if others else {})}.items():
-        rows = [f"| [`coocnet {name}`](#coocnet-{name}) | {_first(commands[name])} |" for name in names.split()]
-        parts.append("\n".join([f"| {purpose} | |", "|---|---|", *rows]) + "\n")
+    for panel, names in PANELS.items():
+        rows = [f"| [`coocnet {name}`](#coocnet-{name}) | {_first(commands[name])} |" for name in names]
+        parts.append("\n".join([f"| {panel} | |", "|---|---|", *rows]) + "\n")
+    listed = [name for names in PANELS.values() for name in names]
     parts += [part for name in listed for part in _described(f"coocnet {name}", commands[name])]
     return "\n".join(parts)
 
