@@ -55,7 +55,7 @@ def environment(folder: Path, distribution: Path, *, borrow: bool) -> Path:
     run(sys.executable, "-m", "venv", *(["--without-pip"] if borrow else []), folder, where=folder.parent)
     (python,) = (path for path in (folder / "bin" / "python", folder / "Scripts" / "python.exe") if path.exists())
     if not borrow:
-        pip = [python, "-m", "pip", "install", "--quiet", "--constraint", ROOT / "constraints.txt"]
+        pip: list[str | Path] = [python, "-m", "pip", "install", "--quiet", "--constraint", ROOT / "constraints.txt"]
         run(*pip, distribution, where=ROOT)
         return python
     own = Path(run(python, "-c", "import site; print(site.getsitepackages()[0])", where=folder).strip())
@@ -105,7 +105,7 @@ def test_sdist(sdist: Path, folder: Path) -> None:
     with tarfile.open(sdist) as archive:
         archive.extractall(folder, filter="data")
     (root,) = folder.iterdir()
-    command = [sys.executable, "-m", "pytest", "-n0", "-q", "-p", "no:cacheprovider", *TESTS]
+    command = [sys.executable, "-m", "pytest", "-n0", "-p", "no:cacheprovider", *TESTS]
     said = run(*command, where=root, PYTHONPATH=str(root / "src"))
     print(f"{sdist.name}: {said.strip().splitlines()[-1]}")
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from griffe import Object
 
 ROLE = re.compile(r":(?:class|func|meth|mod|attr|data):`~?([\w.]+)`")
-LITERAL = re.compile(r"^(.*?)\s*::$", re.MULTILINE)
+LITERAL = re.compile(r"^(.*?)[ \t]*::$", re.MULTILINE)
 
 
 class AsMarkdown(Extension):
