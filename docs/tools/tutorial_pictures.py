@@ -1,6 +1,6 @@
 """Makes the pictures of the tutorial, by its own commands, on the scenes that it renders.
 
-    python docs/tools/pictures.py    # writes docs/images/tutorial-*.jpg
+    python docs/tools/tutorial_pictures.py    # writes docs/images/tutorial-*.jpg
 
 Needs nothing but the package.
 """
