@@ -1,13 +1,14 @@
 # make demo    set everything up and find some pictures        make demo PHOTOS=~/Pictures [OUTPUT=DIR]   in your own
 # make test    the fast tests    make test-all    all tests    make check    lint, types, imports    make bench    measure
 # make docs    the documentation as a site, in build/site    make dist    wheel and sdist, each installed and tried
+# make faults  kill, fill, take away and damage on purpose; an hour or two on two cores    make faults KILLS=50 SEED=7
 
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test test-all check docs bench dist clean
+.PHONY: demo test test-all check docs bench faults dist clean
 
 demo: $(VENV)/.runs
 	@$(BIN)/python examples/demo.py $(if $(PHOTOS),--photos "$(PHOTOS)") $(if $(OUTPUT),--output "$(OUTPUT)")
@@ -33,6 +34,10 @@ dist: $(VENV)/.develops
 
 bench: $(VENV)/.runs
 	$(BIN)/python benchmarks/cooccurrence.py
+
+faults: $(VENV)/.develops
+	cd benchmarks && $(abspath $(BIN))/python -m faults $(if $(KILLS),--kills $(KILLS)) $(if $(SEED),--seed $(SEED))
+	$(BIN)/python benchmarks/faults_page.py
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "coocnet needs Python 3.10 or newer; name one: make PYTHON=python3.12")'

@@ -34,6 +34,7 @@ from coocnet.backbones import (
     lookup,
     weights_cache,
 )
+from coocnet.backbones.loading import _read_tensors
 from coocnet.backbones.resnetv2 import _max_pool_same
 from coocnet.errors import InputError, WeightsMismatchError, WeightsMissingError
 from coocnet.fetch import sha256_of
@@ -656,3 +657,15 @@ def test_a_download_with_other_bytes_is_not_kept(
     replace_weights(monkeypatch, replace(wanted, urls=(f"{url}/{wanted.file}",)))
     assert sha256_of(folder / wanted.file) in missing()
     assert not (weights_cache() / wanted.file).exists()
+
+
+@pytest.mark.parametrize("error", [MemoryError("12"), RuntimeError("unable to mmap 9 bytes: Cannot allocate memory")])
+def test_weights_for_which_memory_is_wanting_are_not_called_damaged(tmp_path, monkeypatch, error) -> None:
+    def without_memory(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr("coocnet.backbones.loading.load_file", without_memory)
+    monkeypatch.setattr(torch, "load", without_memory)
+    for name in ("weights.safetensors", "weights.pth"):
+        with pytest.raises(MemoryError):
+            _read_tensors(tmp_path / name)

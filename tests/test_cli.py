@@ -569,3 +569,13 @@ def test_pictures_that_are_not_there_to_be_taken_out_or_back_are_named(
     assert out.returncode == 1
     assert arguments[1] in out.stderr
     assert says in out.stderr
+
+
+def test_a_command_without_memory_says_so(run, monkeypatch) -> None:
+    def without_memory(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("coocnet.index.open_index", without_memory)
+    done = run("info")
+    assert done.returncode == 1
+    assert done.stderr.startswith("coocnet: out of memory. What was stored is intact")

@@ -488,6 +488,21 @@ def test_a_file_above_the_limit_is_refused(tmp_path: Path, monkeypatch: pytest.M
     assert (error.reason, error.unread) == ("larger than 1 MiB", False)
 
 
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("can't allocate read lock")])
+def test_a_file_that_cannot_be_opened_for_want_of_memory_is_closed_once(tmp_path, monkeypatch, error) -> None:
+    path = tmp_path / "a.jpg"
+    path.write_bytes(b"something")
+
+    def closing(descriptor: int, *_: object) -> None:
+        os.close(descriptor)  # as Python does where no buffer can be had
+        raise error
+
+    monkeypatch.setattr(os, "fdopen", closing)
+    with pytest.raises(ImageError, match="does not fit into memory") as told:
+        read_bytes(path)
+    assert told.value.unread
+
+
 def test_a_file_that_does_not_fit_into_memory_is_unread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Full(io.BytesIO):
         def read(self, *_: object) -> bytes:

@@ -228,16 +228,21 @@ def test_the_last_picture_can_be_taken_out_and_the_rest_goes_on(place, photos, r
         assert len(index.search(row, k=3)[0]) == 3
 
 
-def test_an_index_in_which_nothing_was_taken_out_has_no_table_for_it(place, photos, recipe, describer) -> None:
+def test_an_index_without_a_table_of_what_was_taken_out_is_used_as_any_other(
+    place, photos, recipe, describer
+) -> None:
     sync(place, photos, recipe, describer)
+    with sqlite3.connect(place / DATABASE_NAME) as db:
+        db.execute("DROP TABLE removed")
+    db.close()
     with open_index(place) as index:
         assert index.removed() == {}
         index.sync(photos, describer=Unused)
         with pytest.raises(InputError):
             index.remove([b"\0" * 16])
-    with sqlite3.connect(place / DATABASE_NAME) as db:
-        assert not db.execute("SELECT 1 FROM sqlite_master WHERE name = 'removed'").fetchall()
-    db.close()
+        digest = digest_of(sorted(photos.iterdir())[0])
+        index.remove([digest])
+        assert set(index.removed()) == {digest}
 
 
 def test_nothing_is_changed_while_another_process_synchronises(place, photos, recipe, describer) -> None:

@@ -180,10 +180,14 @@ def test_rows_of_former_states_are_swept_away_but_not_what_another_process_write
     place.joinpath("gallery-00ff.npy").write_bytes(b"abandoned")
     os.utime(place / "gallery-00ff.npy", (1, 1))
     place.joinpath("gallery-11ff.npy").write_bytes(b"being written")
+    place.joinpath(".coocnet-00ff.npz").write_bytes(b"abandoned")
+    os.utime(place / ".coocnet-00ff.npz", (1, 1))
+    place.joinpath(".coocnet-11ff.npz").write_bytes(b"being written")
     answers(place, rows[:1])
     put(place, named(synthetic_rows(3, seed=4), "new "))
     answers(place, rows[:1])
     assert "gallery-11ff.npy" in files(place)
+    assert [file.name for file in place.glob(".coocnet-*")] == [".coocnet-11ff.npz"]
     assert len(files(place)) == 3
 
 

@@ -158,12 +158,33 @@ def test_pictures_of_its_own_are_not_overwritten(source, tmp_path, recipe, photo
         with pytest.raises(InputError, match="holds pictures already"):
             migrate(source, other)
         assert everything(other) == before
-    with open_index(tmp_path / "moved.cooc", recipe) as moved:
-        migrate(source, moved)
-        with pytest.raises(InputError, match="holds pictures already"):
-            migrate(source, moved)
         with pytest.raises(InputError, match="to itself"):
             migrate(source, source)
+
+
+def test_an_unfinished_copy_is_not_copied_from(source, where, recipe, tmp_path) -> None:
+    with open_index(where, recipe) as moved, open_index(tmp_path / "back.cooc", recipe) as back:
+        with pytest.raises(KeyboardInterrupt):
+            migrate(source, moved, progress=interrupt)
+        with pytest.raises(InputError, match="is an unfinished copy"):
+            migrate(moved, back)
+        assert back.pictures == 0
+
+
+def interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_a_finished_copy_is_compared_again_and_one_that_is_used_since_refused(source, where, recipe) -> None:
+    with open_index(where, recipe) as moved:
+        first, again = migrate(source, moved), migrate(source, moved)
+        assert first.copied == first.pictures
+        assert (again.copied, again.pictures, again.removed) == (0, first.pictures, first.removed)
+        moved.remove([moved.listing(offset=0, limit=1)[1][0][1]])
+        before = everything(moved)
+        with pytest.raises(InputError, match="holds pictures already"):
+            migrate(source, moved)
+        assert everything(moved) == before
 
 
 def test_an_index_of_another_recipe_is_refused(source, tmp_path, recipe) -> None:

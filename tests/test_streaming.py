@@ -157,3 +157,14 @@ def test_rows_are_the_same_to_the_bit_on_one_thread_and_on_several(tmp_path: Pat
         torch.set_num_threads(before)
     assert len(paths) == 8
     np.testing.assert_array_equal(beside, alone)
+
+
+def test_a_thread_that_ends_before_its_work_is_not_waited_for(monkeypatch) -> None:
+    def without_memory(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("coocnet.streaming._LOOKS_EVERY_S", 0.05)
+    with monkeypatch.context() as patched:
+        patched.setattr("concurrent.futures.Future.set_result", without_memory)
+        with pytest.raises(MemoryError, match="ended before its work"):
+            list(loaded_ahead(range(3), abs))

@@ -10,6 +10,8 @@ from contextlib import contextmanager, suppress
 from coocnet.errors import InputError, printable
 
 Path = str | os.PathLike[str]
+UNFINISHED = ".coocnet-"
+"""How the names of files begin that are not whole yet."""
 
 
 def checked_target(path: Path, *, endings: Collection[str], what: str, sources: Sequence[Path] = ()) -> str:
@@ -48,7 +50,7 @@ def written_whole(target: Path) -> Iterator[str]:
     around, name = os.path.split(os.path.abspath(target))
     unfinished = ""
     try:
-        handle, unfinished = tempfile.mkstemp(suffix=os.path.splitext(name)[1], prefix=".coocnet-", dir=around)
+        handle, unfinished = tempfile.mkstemp(suffix=os.path.splitext(name)[1], prefix=UNFINISHED, dir=around)
         os.close(handle)
         yield unfinished
         mask = os.umask(0)

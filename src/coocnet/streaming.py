@@ -6,7 +6,7 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from itertools import chain, islice
 from typing import TypeVar
 
@@ -18,6 +18,7 @@ Result = TypeVar("Result")
 _LOADED_AHEAD = 16
 _LOADERS = 8
 _BEGIN_WITHIN_S = 60
+_LOOKS_EVERY_S = 5.0
 _SIDE_BY_SIDE = 4  # each holds the maps of a picture, which for large networks is hundreds of megabytes
 
 
@@ -90,7 +91,14 @@ def _in_threads(
     begun: Callable[[], None] | None = None,
 ) -> Iterator[tuple[Item, Result]]:
     source = iter(items)
-    pool = ThreadPoolExecutor(workers, thread_name_prefix="coocnet", initializer=begin)
+    threads: list[threading.Thread] = []
+
+    def entered() -> None:
+        threads.append(threading.current_thread())
+        if begin is not None:
+            begin()
+
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="coocnet", initializer=entered)
     try:
         started: deque[tuple[Item, Future[Result]]] = deque(
             (item, pool.submit(work, item)) for item in islice(source, ahead)
@@ -99,7 +107,15 @@ def _in_threads(
             begun()
         while started:
             item, future = started.popleft()
+            _await(future, threads)
             yield item, future.result()
             started.extend((following, pool.submit(work, following)) for following in islice(source, 1))
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _await(future: Future[Result], threads: list[threading.Thread]) -> None:
+    """Waits for a result, but not for that of a thread which is no more: without memory, one ends before it tells."""
+    while not wait([future], timeout=_LOOKS_EVERY_S).done:
+        if not all(thread.is_alive() for thread in threads):
+            raise MemoryError("a thread has ended before its work")

@@ -241,6 +241,7 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[Any, Any]:
             warnings.simplefilter("ignore")
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
+        _tell_want_of_memory(error)
         raise WeightsMismatchError(
             f"{printable(path)} is not a file of tensors, or damaged ({type(error).__name__}). "
             "Give a .safetensors file or a PyTorch checkpoint that holds tensors only."
@@ -256,6 +257,7 @@ def _read_tensors(path: Path) -> StateDict:
         try:
             return load_file(path)
         except Exception as error:
+            _tell_want_of_memory(error)
             raise WeightsMismatchError(
                 f"{printable(path)} is not a file of tensors, or damaged ({type(error).__name__})."
             ) from error
@@ -265,6 +267,12 @@ def _read_tensors(path: Path) -> StateDict:
     if not all(isinstance(name, str) and isinstance(value, Tensor) for name, value in content.items()):
         raise WeightsMismatchError(f"{printable(path)} does not hold a table of named tensors.")
     return content
+
+
+def _tell_want_of_memory(error: Exception) -> None:
+    """Tells what a reader raises without memory from what it raises of a damaged file."""
+    if isinstance(error, MemoryError) or "allocate memory" in str(error):
+        raise MemoryError(str(error)) from error
 
 
 def _fitted(tensors: StateDict, weights: Weights, trunk: Trunk, backbone: str, path: Path) -> StateDict:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from coocnet.recipe import Recipe
 
 PANELS = {
-    "Your photographs": ("index", "search", "serve", "explain", "heatmap", "info", "remove", "restore"),
+    "Your photographs": ("index", "search", "serve", "explain", "heatmap", "info", "remove", "restore", "repair"),
     "Recipes, and learning for them": ("recipes", "weights", "whitening", "centre", "views", "train"),
     "Research": ("evaluate", "compare", "datasets", "reproduce"),
     "Large collections": ("plan", "prepare", "migrate"),
@@ -99,6 +99,12 @@ def main() -> None:
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
+    except MemoryError:
+        err.print(
+            "[bold red]coocnet:[/] out of memory. What was stored is intact, and the same command goes on "
+            "from there: give it more memory, or have it hold less (OMP_NUM_THREADS=1, a smaller size_px)."
+        )
+        sys.exit(1)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EPIPE, errno.EIO):
             raise

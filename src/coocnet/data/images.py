@@ -130,13 +130,16 @@ def open_file(path: str | os.PathLike[str]) -> BinaryIO:
         raise ImageError(path, "no name that a file can have") from error
     try:
         refused = _refused(os.fstat(descriptor))
-        if refused is None:
-            return os.fdopen(descriptor, "rb")
     except BaseException:
         os.close(descriptor)
         raise
-    os.close(descriptor)
-    raise ImageError(path, refused)
+    if refused is not None:
+        os.close(descriptor)
+        raise ImageError(path, refused)
+    try:
+        return os.fdopen(descriptor, "rb")
+    except (MemoryError, RuntimeError) as error:  # the descriptor may be closed, and that of another file by now
+        raise ImageError(path, "does not fit into memory", unread=True) from error
 
 
 def _bytes_at(url: str) -> bytes:

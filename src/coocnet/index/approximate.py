@@ -257,6 +257,30 @@ class Standing:
         return _OVERTAKEN if state != self.built.state and self.built.is_overtaken(state, digests()) else ""
 
 
+def damage(folder: Path) -> str:
+    """What is damaged of an approximate search that is kept; empty where nothing is, or nothing is kept."""
+    if not Standing.is_kept(folder) or not os.stat(folder / _BESIDE.table).st_size:
+        return ""
+    try:
+        with _BESIDE.reading(folder) as (facts, array):
+            array("digests")
+            if "refused" not in facts:
+                array("shown")
+                if facts["digest"] != _digest(_BESIDE.file_of(folder, facts), wholly=True):
+                    return "the file of the approximate search is not the one that was written"
+    except UNREADABLE as error:
+        return f"the approximate search cannot be read ({type(error).__name__}: {error})"
+    return ""
+
+
+def take_away(folder: Path) -> None:
+    """Takes away what is kept, and leaves an empty table in its place, for which the next sync builds one anew."""
+    if Standing.is_kept(folder):
+        (folder / _BESIDE.table).write_bytes(b"")
+        for file in folder.glob(_BESIDE.files.format("*")):
+            file.unlink(missing_ok=True)
+
+
 def _remember_refusal(folder: Path, kind: dict[str, str], digests: np.ndarray, why: str) -> None:
     facts = {"kind": _without_storage(kind), "refused": why, "token": _BESIDE.new(folder)[0]}
     _BESIDE.write(folder, facts, {"digests": digests})

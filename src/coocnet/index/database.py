@@ -11,10 +11,13 @@ import os
 import sqlite3
 import stat
 import time
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 from coocnet.errors import (
     ForeignIndexError,
@@ -30,10 +33,28 @@ DATABASE_NAME = "index.sqlite"
 LOCK_NAME = "sync.lock"
 DERIVED_NAMES = ("gallery", "neighbours.npz", "approximate")
 """How the files begin that are made from the rows and may be removed at any time."""
-_APPLICATION_ID = 0x434F4F43  # "COOC"
-_SCHEMA_VERSION = 1
+APPLICATION_ID = 0x434F4F43  # "COOC"
+SCHEMA_VERSION = 1
 _BUSY_TIMEOUT_S = 30
+OBJECTS = {
+    "meta": "table",
+    "descriptors": "table",
+    "pictures": "table",
+    "pictures_by_descriptor": "index",
+    "folders": "table",
+    "skipped": "table",
+    "whitenings": "table",
+}
+"""What every database of an index has."""
+_DAMAGE = ("malformed", "no such table", "no such column", "unsupported file format", "Could not decode")
 _Stamp = tuple[int, int, int]
+
+REMOVED = (
+    "CREATE TABLE IF NOT EXISTS removed (digest BLOB NOT NULL, path BLOB NOT NULL, size_bytes INTEGER NOT NULL,"
+    " modified_ns INTEGER NOT NULL, PRIMARY KEY (digest, path)) WITHOUT ROWID"
+)
+SUMS = "CREATE TABLE IF NOT EXISTS sums (name BLOB PRIMARY KEY, sum INTEGER NOT NULL) WITHOUT ROWID"
+"""These two are made where they are missing, so that an index without them stays one of this format."""
 
 _SCHEMA = (
     "CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
@@ -45,6 +66,8 @@ _SCHEMA = (
     "CREATE TABLE skipped (path BLOB PRIMARY KEY, reason TEXT NOT NULL) WITHOUT ROWID",
     "CREATE TABLE whitenings (version INTEGER PRIMARY KEY AUTOINCREMENT, made TEXT NOT NULL,"
     " learned_here INTEGER NOT NULL, content BLOB NOT NULL)",
+    REMOVED,
+    SUMS,
 )
 
 
@@ -66,8 +89,8 @@ class Database:
         """
         folder = Path(os.path.abspath(os.path.expanduser(os.fspath(location))))
         may_make = make_with is not None
-        with _typed_errors(folder):
-            _check_place(folder, may_make=may_make)
+        with typed_errors(folder):
+            check_place(folder, may_make=may_make)
             if may_make:
                 folder.mkdir(parents=True, exist_ok=True)
             connection, frozen = _connect(folder, may_make=may_make)
@@ -124,12 +147,12 @@ class Database:
 
     def read(self, query: str, values: Sequence[object] = ()) -> list[tuple[Any, ...]]:
         """All rows of a query."""
-        with _typed_errors(self.location):
+        with typed_errors(self.location):
             return self._connection().execute(query, values).fetchall()
 
     def stream(self, query: str, values: Sequence[object] = ()) -> Iterator[tuple[Any, ...]]:
         """The rows of a query, one after the other."""
-        with _typed_errors(self.location):
+        with typed_errors(self.location):
             yield from self._connection().execute(query, values)
 
     def _connection(self) -> sqlite3.Connection:
@@ -146,7 +169,7 @@ class Database:
 
     @contextmanager
     def _transaction(self, begin: str) -> Iterator[sqlite3.Connection]:
-        with _typed_errors(self.location):
+        with typed_errors(self.location):
             db = self._connection()
             db.execute(begin)
             try:
@@ -167,21 +190,24 @@ class Database:
             tables = self.read("SELECT count(*) FROM sqlite_master")[0][0]
             application = self.read("PRAGMA application_id")[0][0]
             version = self.read("PRAGMA user_version")[0][0]
-        if application != _APPLICATION_ID and tables:
+        if application != APPLICATION_ID and tables:
+            names = {name for (name,) in self.read("SELECT name FROM sqlite_master")}
+            if names >= OBJECTS.keys():
+                raise damaged(self.location, "its database is not marked as an index")
             raise ForeignIndexError(
                 f"{printable(self.location / DATABASE_NAME)} is a database, but not a coocnet index: "
                 "choose another place."
             )
-        if version > _SCHEMA_VERSION:
+        if version > SCHEMA_VERSION:
             raise NewerIndexError(
-                f"{printable(self.location)} has format {version}; this coocnet reads up to {_SCHEMA_VERSION}. "
+                f"{printable(self.location)} has format {version}; this coocnet reads up to {SCHEMA_VERSION}. "
                 "Use the coocnet that wrote it, or a newer one; nothing was changed."
             )
         return bool(tables)
 
     def _make(self, facts: Mapping[str, str] | None) -> None:
         if facts is None:
-            raise _missing(self.location)
+            raise missing(self.location)
         self._switch_to_write_ahead()
         with self.writing() as db:
             if db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
@@ -190,8 +216,8 @@ class Database:
                 db.execute(statement)
             for key, value in {**facts, "made": now()}.items():
                 put_meta(db, key, value)
-            db.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
-            db.execute(f"PRAGMA user_version = {_SCHEMA_VERSION}")
+            db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+            db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
     def _switch_to_write_ahead(self) -> None:
         """Unlike all other statements, this one does not wait where another process makes the same index."""
@@ -205,9 +231,56 @@ class Database:
             self.read("PRAGMA journal_mode = WAL")
 
 
+@contextmanager
+def sole_writer(folder: Path) -> Iterator[None]:
+    """Holds an index against a second writer, until the block ends or this process does.
+
+    Raises:
+        IndexBusyError: another one holds it.
+        IndexStorageError: it cannot be written.
+    """
+    lock = FileLock(folder / LOCK_NAME, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise IndexBusyError(
+            f"{printable(folder)} is being synchronised by another process; "
+            "searching is possible meanwhile, a second sync when it has finished."
+        ) from error
+    except OSError as error:
+        raise IndexStorageError(f"{printable(folder)} cannot be written: {error}") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 def put_meta(db: sqlite3.Connection, key: str, value: str) -> None:
     """Stores a fact about the index as a whole, within a transaction."""
     db.execute("INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)", (key, value))
+    put_sum(db, name_of_fact(key), value.encode())
+
+
+def put_sum(db: sqlite3.Connection, name: bytes, content: bytes) -> None:
+    """Notes the checksum of a fact or a row, which SQLite keeps none of, for :mod:`coocnet.index.repair`."""
+    db.execute(SUMS)
+    db.execute("INSERT OR REPLACE INTO sums (name, sum) VALUES (?, ?)", (name, sum_of(content)))
+
+
+def forget_sums(db: sqlite3.Connection) -> None:
+    """Forgets those of rows that are no longer there."""
+    db.execute(SUMS)
+    db.execute("DELETE FROM sums WHERE length(name) = 16 AND name NOT IN (SELECT digest FROM descriptors)")
+
+
+def name_of_fact(key: str) -> bytes:
+    """What the checksum of a fact goes by; that of a row goes by its content's digest."""
+    return b"meta " + key.encode()
+
+
+def sum_of(content: bytes) -> int:
+    """The checksum of a fact or a row."""
+    return zlib.crc32(content)
 
 
 def now() -> str:
@@ -232,12 +305,19 @@ def _is_file(path: Path) -> bool:
         return False
 
 
-def _missing(folder: Path) -> IndexMissingError:
+def missing(folder: Path) -> IndexMissingError:
+    """The error that says that there is no index, and how to make one."""
     name = printable(folder)
     return IndexMissingError(f"there is no index at {name}; make one with: coocnet index FOLDER --index {name}")
 
 
-def _check_place(folder: Path, *, may_make: bool) -> None:
+def damaged(folder: Path, what: str) -> ForeignIndexError:
+    """The error that says what is damaged, and what to do."""
+    name = printable(folder)
+    return ForeignIndexError(f"{name} is damaged ({what}). See what can be saved: coocnet repair {name}")
+
+
+def check_place(folder: Path, *, may_make: bool) -> None:
     """Refuses a place where an index neither is nor may be."""
     name = printable(folder)
     if _is_file(folder):
@@ -245,7 +325,7 @@ def _check_place(folder: Path, *, may_make: bool) -> None:
     if _is_file(folder / DATABASE_NAME):
         return
     if not may_make:
-        raise _missing(folder)
+        raise missing(folder)
     ours = (DATABASE_NAME, LOCK_NAME, *DERIVED_NAMES)
     if os.path.isdir(folder) and any(not entry.name.startswith(ours) for entry in folder.iterdir()):
         raise ForeignIndexError(
@@ -291,7 +371,7 @@ def _connect(folder: Path, *, may_make: bool) -> tuple[sqlite3.Connection, _Stam
 
 
 @contextmanager
-def _typed_errors(location: Path) -> Iterator[None]:
+def typed_errors(location: Path) -> Iterator[None]:
     """SQLite's errors as ours, with what to do."""
     name = printable(location)
     try:
@@ -303,9 +383,12 @@ def _typed_errors(location: Path) -> Iterator[None]:
     except sqlite3.DatabaseError as error:
         text = str(error)
         if "not a database" in text:
-            raise ForeignIndexError(f"{name} holds no index: its {DATABASE_NAME} is not a database.") from error
-        if "malformed" in text or "no such table" in text:
-            raise ForeignIndexError(f"{name} is damaged ({text}). Make the index anew.") from error
+            raise ForeignIndexError(
+                f"{name} holds no index: its {DATABASE_NAME} is not a database. "
+                f"If it was one, see what can be saved: coocnet repair {name}"
+            ) from error
+        if any(sign in text for sign in _DAMAGE):
+            raise damaged(location, text) from error
         if "locked" in text:
             raise IndexBusyError(f"{name} is in use by another process; try again when it has finished.") from error
         raise IndexStorageError(

@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from coocnet.output import written_whole
+from coocnet.output import UNFINISHED, written_whole
 
 UNREADABLE = (
     ArithmeticError,
@@ -83,8 +83,9 @@ class Derived:
         current = self.file_of(folder, facts)
         for file in folder.glob(self.files.format("*")):
             with suppress(OSError):
-                if file != current and (file == before or time.time() - file.stat().st_mtime > _BEING_WRITTEN_S):
+                if file != current and (file == before or _is_abandoned(file)):
                     file.unlink()
+        sweep(folder)
 
     def _named(self, folder: Path) -> Path | None:
         try:
@@ -92,6 +93,18 @@ class Derived:
                 return self.file_of(folder, facts)
         except UNREADABLE:
             return None
+
+
+def sweep(folder: Path) -> None:
+    """Removes the unfinished files of processes that were ended while they wrote them."""
+    for file in folder.glob(f"{UNFINISHED}*"):
+        with suppress(OSError):
+            if _is_abandoned(file):
+                file.unlink()
+
+
+def _is_abandoned(file: Path) -> bool:
+    return time.time() - file.stat().st_mtime > _BEING_WRITTEN_S
 
 
 def _array(table: zipfile.ZipFile, name: str) -> np.ndarray:

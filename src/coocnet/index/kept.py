@@ -35,6 +35,7 @@ _BESIDE = Derived("gallery.npz", "gallery-{}.npy")
 _AT_ONCE = 8192
 _SAMPLED = 64
 _HEADER = 1 << 12
+_SAME_WITHIN = 1e-3  # float16 rounds a number below 1 by less
 
 
 class Paths(Sequence[str]):
@@ -182,6 +183,39 @@ def _load(folder: Path, kind: dict[str, str]) -> tuple[str, Pictures] | None:
         return str(facts["state"]), Pictures(paths, digests, rows)
     except UNREADABLE:
         return None
+
+
+def damage(store: Store, whitening: Whitening | None) -> str:
+    """What is damaged of the rows that are kept; empty where nothing is, or nothing is kept.
+
+    Every row is compared with that of the database, where it was made of such with this whitening.
+    """
+    if not (store.location / _BESIDE.table).exists():
+        return ""
+    try:
+        with _BESIDE.reading(store.location) as (facts, array):
+            paths, digests = Paths(array("paths").tobytes(), array("ends")), array("digests")
+        rows = _mapped(_BESIDE.file_of(store.location, facts))
+        if not len(paths) == len(digests) == len(rows) or facts["sample"] != _sample(rows):
+            return "the rows that are kept for searching are not those that were written"
+        if facts["kind"] == kind_of(store, whitening):
+            for some in _blocks(np.arange(len(rows))):
+                wrong = _wrong_ones(store, whitening, digests[some], rows[some])
+                if wrong:
+                    return f"{wrong} of the rows that are kept for searching are not those of the index"
+    except UNREADABLE as error:
+        return f"what is kept for searching cannot be read ({type(error).__name__}: {error})"
+    return ""
+
+
+def _wrong_ones(store: Store, whitening: Whitening | None, digests: np.ndarray, rows: np.ndarray) -> int:
+    known = store.rows_of_each(list({digest.tobytes() for digest in digests}))
+    here = [at for at, digest in enumerate(digests) if digest.tobytes() in known]
+    if not here:
+        return 0
+    expected = np.stack([known[digests[at].tobytes()] for at in here])
+    expected = expected if whitening is None else whitening.apply(expected)
+    return int((~(np.abs(rows[here] - expected) <= _SAME_WITHIN).all(1)).sum())
 
 
 def _keep(making: _Making, folder: Path, kind: dict[str, str], state: str) -> Pictures:

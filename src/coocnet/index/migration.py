@@ -45,15 +45,15 @@ def migrate(
 
     Pictures, rows, the whitening in force, the folders with what was skipped there, and what was taken out. What is
     derived, such as an approximate search, is left to be built there. It may be interrupted at any moment; the same
-    call goes on. The source is only read.
+    call goes on; of a copy that is finished it only compares. The source is only read.
 
     Args:
         source: an index.
-        destination: one of the same recipe that holds nothing, or what an interrupted run has copied of this source.
+        destination: one of the same recipe that holds nothing, or what was copied of this source.
         progress: called with what is being done, pictures done, and pictures in all.
 
     Raises:
-        InputError: the destination holds pictures of its own; or both are the same.
+        InputError: the destination holds pictures of its own; the source is an unfinished copy; or both are the same.
         RecipeMismatchError: the destination has another recipe.
         IndexBusyError: another process writes the destination.
         IndexStorageError: one cannot be read or written; or the source was changed meanwhile.
@@ -61,11 +61,20 @@ def migrate(
     there, here = source._store, destination._store
     if here.place == there.place:
         raise InputError(f"{printable(here.place)} cannot be moved to itself")
+    if there.meta(MIGRATING):
+        raise InputError(f"{printable(there.place)} is an unfinished copy: finish it first, or copy what it is of")
     if destination.recipe.row_fingerprint() != source.recipe.row_fingerprint():
         raise mismatch(here.place, source.recipe, destination.recipe)
     report, before = MigrationReport(), source.state()
     told = progress or _untold
     with here.sole_writer():
+        if _is_its_own(there, here):
+            if here.meta(MIGRATING) or not _is_finished(there, here, report, told):
+                raise InputError(
+                    f"{printable(here.place)} holds pictures already, and not those of an unfinished copy of "
+                    f"{printable(there.place)}: give a new place"
+                )
+            return report
         _begin(there, here)
         _copy_whitening(there, here)
         _copy_pictures(there, here, report, told)
@@ -85,31 +94,54 @@ def migrate(
     return report
 
 
+def _is_its_own(there: Records, here: Records) -> bool:
+    """Whether it holds something that is not of an unfinished copy."""
+    holds = here.count_pictures() or here.folder_paths() or here.taken_out() or here.meta(MIGRATING)
+    return bool(holds) and here.meta(MIGRATING) != _name_of(there)
+
+
+def _is_finished(
+    there: Records, here: Records, report: MigrationReport, told: Callable[[str, int, int], None]
+) -> bool:
+    """Whether it is a copy already, as one is whose run was ended after its last step."""
+    if here.count_pictures() != there.count_pictures() or _notes_of(there) != _notes_of(here):
+        return False
+    if not _same_whitening(there, here):
+        return False
+    report.removed = len(here.taken_out())
+    return not _compare(there, here, report, told, drops=False)
+
+
+def _name_of(there: Records) -> str:
+    return f"{there.meta('made')} {there.place}"
+
+
 def _begin(there: Records, here: Records) -> None:
     """Notes what is being copied, so that nothing else is taken for it."""
-    name = f"{there.meta('made')} {there.place}"
-    if here.meta(MIGRATING) != name:
-        if here.count_pictures() or here.folder_paths() or here.taken_out() or here.meta(MIGRATING):
-            raise InputError(
-                f"{printable(here.place)} holds pictures already, and not those of an unfinished copy of "
-                f"{printable(there.place)}: give a new place. A copy that was finished is not made again"
-            )
-        here.put_facts({MIGRATING: name})
+    if here.meta(MIGRATING) != _name_of(there):
+        here.put_facts({MIGRATING: _name_of(there)})
     here.adopt(there.recipe)
     here.put_facts({key: value for key in _COPIED if (value := there.meta(key)) is not None})
 
 
+def _same_whitening(there: Records, here: Records) -> bool:
+    wanted, held = there.whitening(), here.whitening()
+    if wanted is None or held is None:
+        return wanted is held and there.whitening_declined() == here.whitening_declined()
+    return held.learned_here == wanted.learned_here and held.whitening.equals(wanted.whitening)
+
+
 def _copy_whitening(there: Records, here: Records) -> None:
     """Before the rows, which are then whitened as they come."""
-    wanted, held = there.whitening(), here.whitening()
-    if wanted is None:
-        if there.whitening_declined() != here.whitening_declined() or held is not None:
-            if there.whitening_declined():
-                here.put_whitening(None, learned_here=False)
-            else:
-                here.forget_whitening()
-    elif held is None or held.learned_here != wanted.learned_here or not held.whitening.equals(wanted.whitening):
+    if _same_whitening(there, here):
+        return
+    wanted = there.whitening()
+    if wanted is not None:
         here.put_whitening(wanted.whitening, learned_here=wanted.learned_here)
+    elif there.whitening_declined():
+        here.put_whitening(None, learned_here=False)
+    else:
+        here.forget_whitening()
 
 
 def _copy_pictures(
@@ -143,10 +175,17 @@ def _notes_of(records: Records) -> tuple[object, ...]:
     return records.folders(), records.skipped(), records.taken_out()
 
 
-def _compare(there: Records, here: Records, report: MigrationReport, told: Callable[[str, int, int], None]) -> str:
+def _compare(
+    there: Records,
+    here: Records,
+    report: MigrationReport,
+    told: Callable[[str, int, int], None],
+    *,
+    drops: bool = True,
+) -> str:
     """Picture by picture and row by row; says what differs, if anything does.
 
-    What only the copy has was deleted at the source between two runs, and is dropped.
+    What only the copy has was deleted at the source between two runs, and is dropped, unless that differs too.
     """
     total, gone = there.count_pictures(), []
     copies = here.each_picture()
@@ -164,6 +203,8 @@ def _compare(there: Records, here: Records, report: MigrationReport, told: Calla
         report.pictures += len(some)
         told("Comparing", report.pictures, total)
     gone += [one.path for one in chain([copy] if copy is not None else [], copies)]
+    if gone and not drops:
+        return printable(gone[0])
     here.drop(gone)
     report.contents = there.count_contents()
     return "" if here.count_contents() == report.contents else f"{report.contents} contents"

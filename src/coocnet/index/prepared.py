@@ -81,3 +81,16 @@ class Prepared:
                 return cls(Ranked(held["positions"], held["scores"]), solved)
         except UNREADABLE:
             return None
+
+
+def damage(folder: Path) -> str:
+    """What is damaged of what was saved; empty where nothing is, or nothing was."""
+    if not (folder / _NAME).exists():
+        return ""
+    try:
+        with open(folder / _NAME, "rb") as stream, np.load(stream, allow_pickle=False) as held:
+            for name in {"key", "positions", "scores", *held.files}:
+                held[name]
+    except UNREADABLE as error:
+        return f"the neighbours that were prepared cannot be read ({type(error).__name__}: {error})"
+    return ""

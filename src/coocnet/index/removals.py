@@ -1,6 +1,6 @@
 """What was taken out of the collection on purpose: contents, with the files that had them.
 
-Kept in a table that is made when it is first needed, so that an index without it stays one of this format.
+Kept in a table that is made where it is needed and missing, so that an index without it stays one of this format.
 """
 
 from __future__ import annotations
@@ -11,17 +11,12 @@ from collections.abc import Iterable
 
 from coocnet.data.remote import is_url
 from coocnet.data.walk import FileStamp
-from coocnet.index.database import Database
+from coocnet.index.database import REMOVED, Database, forget_sums
 from coocnet.index.records import Removal
 
 TAKEN_OUT = "taken out of the collection"
 """The reason under which a sync leaves such a file out."""
 CHANGED = f"changed since it was {TAKEN_OUT}"
-_TABLE = (
-    "CREATE TABLE IF NOT EXISTS removed (digest BLOB NOT NULL, path BLOB NOT NULL, size_bytes INTEGER NOT NULL,"
-    " modified_ns INTEGER NOT NULL, PRIMARY KEY (digest, path)) WITHOUT ROWID"
-)
-
 _WHETHER_MADE = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'removed'"
 
 
@@ -39,7 +34,7 @@ def take_out(db: sqlite3.Connection, digests: Iterable[bytes]) -> int:
     Returns:
         How many files.
     """
-    db.execute(_TABLE)
+    db.execute(REMOVED)
     count = 0
     for digest in digests:
         of_content = "descriptor = (SELECT id FROM descriptors WHERE digest = ?)"
@@ -50,6 +45,7 @@ def take_out(db: sqlite3.Connection, digests: Iterable[bytes]) -> int:
         )
         count += db.execute(f"DELETE FROM pictures WHERE {of_content}", (digest,)).rowcount  # noqa: S608
         db.execute("DELETE FROM descriptors WHERE digest = ?", (digest,))
+    forget_sums(db)
     return count
 
 
@@ -69,7 +65,7 @@ def note(db: sqlite3.Connection, met: Iterable[Removal], *, as_they_are: bool) -
 
     Not those at URLs, of which it could be told only by asking for each.
     """
-    db.execute(_TABLE)
+    db.execute(REMOVED)
     for one in met:
         paths = db.execute("SELECT path FROM removed WHERE digest = ?", (one.digest,)).fetchall()
         gone = [(one.digest, path) for (path,) in paths if not as_they_are and _is_gone(os.fsdecode(path))]

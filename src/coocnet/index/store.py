@@ -15,15 +15,15 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
-from filelock import FileLock, Timeout
 from typing_extensions import override
 
 from coocnet.data.walk import FileStamp
-from coocnet.errors import ForeignIndexError, IndexBusyError, IndexStorageError, printable
+from coocnet.errors import RecipeError, WhiteningError, printable
 from coocnet.index import removals
-from coocnet.index.database import LOCK_NAME, Database, now, put_meta
+from coocnet.index.database import Database, damaged, forget_sums, now, put_meta, put_sum, sole_writer
 from coocnet.index.facts import NO_WHITENING, StoredWhitening
 from coocnet.index.records import Described, Records, Removal, SyncedFolder
+from coocnet.index.salvage import DIGEST_BYTES, is_right
 from coocnet.recipe import Recipe
 from coocnet.whitening import Whitening
 
@@ -82,20 +82,8 @@ class Store(Records):
     @contextmanager
     def sole_writer(self) -> Iterator[None]:
         self.check_in_place()
-        lock = FileLock(self.location / LOCK_NAME, timeout=0)
-        try:
-            lock.acquire()
-        except Timeout as error:
-            raise IndexBusyError(
-                f"{printable(self.place)} is being synchronised by another process; "
-                "searching is possible meanwhile, a second sync when it has finished."
-            ) from error
-        except OSError as error:
-            raise IndexStorageError(f"{printable(self.place)} cannot be written: {error}") from error
-        try:
+        with sole_writer(self.location):
             yield
-        finally:
-            lock.release()
 
     @override
     def state(self) -> str:
@@ -120,7 +108,21 @@ class Store(Records):
     @override
     def meta(self, key: str) -> str | None:
         found = self._database.read("SELECT value FROM meta WHERE key = ?", (key,))
-        return str(found[0][0]) if found else None
+        if not found:
+            return None
+        if key != "recipe" and not is_right("meta", (key, found[0][0]), 0):
+            raise damaged(self.location, f"its fact {key} is {found[0][0]!r}")
+        return str(found[0][0])
+
+    @property
+    @override
+    def recipe(self) -> Recipe:
+        if self.meta("recipe") is None:
+            raise damaged(self.location, "its recipe is lost")
+        try:
+            return super().recipe
+        except RecipeError as error:
+            raise damaged(self.location, f"its recipe cannot be read: {error}") from error
 
     @override
     def put_facts(self, facts: Mapping[str, str]) -> None:
@@ -182,10 +184,10 @@ class Store(Records):
             some_removed = removals.has_table(db)
             for one in described:
                 if one.row is not None:
-                    db.execute(
-                        "INSERT OR IGNORE INTO descriptors (digest, row) VALUES (?, ?)",
-                        (one.digest, one.row.astype("<f4").tobytes()),
-                    )
+                    row = one.row.astype("<f4").tobytes()
+                    insert = "INSERT OR IGNORE INTO descriptors (digest, row) VALUES (?, ?)"
+                    if db.execute(insert, (one.digest, row)).rowcount:
+                        put_sum(db, one.digest, row)
                 path = os.fsencode(one.path)
                 db.execute(
                     "INSERT INTO pictures (path, descriptor, size_bytes, modified_ns)"
@@ -205,7 +207,8 @@ class Store(Records):
             with self._changing() as db:
                 db.executemany("DELETE FROM pictures WHERE path = ?", gone)
         with self._database.writing() as db:
-            db.execute("DELETE FROM descriptors WHERE id NOT IN (SELECT descriptor FROM pictures)")
+            if db.execute("DELETE FROM descriptors WHERE id NOT IN (SELECT descriptor FROM pictures)").rowcount:
+                forget_sums(db)
 
     @override
     def take_out(self, digests: Iterable[bytes]) -> int:
@@ -332,18 +335,23 @@ class Store(Records):
         for position, (path, digest, row) in enumerate(self._database.stream(query, (count,))):
             rows[position] = self._decoded(row, printable(os.fsdecode(path)), dim)
             paths.append(os.fsdecode(path))
-            digests.append(digest)
-        return paths, digests, rows[: len(paths)]
+            digests.append(self._checked(digest))
+        if len(paths) < count:  # some were dropped meanwhile, or point nowhere
+            self._check_pictures_have_rows()
+        return paths, digests, self._finite(rows[: len(paths)])
 
     def listing(self) -> tuple[list[bytes], np.ndarray, np.ndarray]:
         """Paths in order, and for each its content's digest, (n, 16) uint8, and number, (n,) int64; no rows."""
         contents = self._database.read("SELECT id, digest FROM descriptors")
-        digests = np.frombuffer(b"".join(digest for _, digest in contents), np.uint8).reshape(-1, 16)
+        digests = np.frombuffer(b"".join(self._checked(digest) for _, digest in contents), np.uint8).reshape(-1, 16)
         numbers = np.array([number for number, _ in contents], np.int64)
         pictures = self._database.read("SELECT path, descriptor FROM pictures ORDER BY path")
         shown = np.array([number for _, number in pictures], np.int64)
         order = np.argsort(numbers)
-        return [path for path, _ in pictures], digests[order[np.searchsorted(numbers, shown, sorter=order)]], shown
+        at = np.searchsorted(numbers, shown, sorter=order)
+        if (len(shown) and not (at < len(order)).all()) or not (numbers[order[at]] == shown).all():
+            raise damaged(self.location, "there are pictures without a row")
+        return [path for path, _ in pictures], digests[order[at]], shown
 
     def rows_of(self, contents: Sequence[int] | np.ndarray) -> np.ndarray:
         """Rows of contents by their numbers, which are rising and all there, (n, d) float32."""
@@ -354,7 +362,7 @@ class Store(Records):
             query = f"SELECT row FROM descriptors WHERE id IN ({','.join('?' * len(some))}) ORDER BY id"  # noqa: S608
             for position, (row,) in enumerate(self._database.stream(query, some), start):
                 rows[position] = self._decoded(row, "a picture", dim)
-        return rows
+        return self._finite(rows)
 
     @override
     def each_row(self) -> Iterator[np.ndarray]:
@@ -363,12 +371,24 @@ class Store(Records):
         while some := [self._decoded(row, "a picture", dim) for (row,) in islice(rows, _ROWS_AT_ONCE)]:
             yield np.array(some)
 
+    def _checked(self, digest: bytes) -> bytes:
+        if len(digest) != DIGEST_BYTES:
+            raise damaged(self.location, f"a content's digest has {len(digest)} bytes instead of {DIGEST_BYTES}")
+        return digest
+
+    def _finite(self, rows: np.ndarray) -> np.ndarray:
+        if not np.isfinite(rows).all():
+            raise damaged(self.location, "a row has numbers that are not finite")
+        return rows
+
+    def _check_pictures_have_rows(self) -> None:
+        lonely = "SELECT 1 FROM pictures LEFT JOIN descriptors ON id = descriptor WHERE id IS NULL LIMIT 1"
+        if self._database.read(lonely):
+            raise damaged(self.location, "there are pictures without a row")
+
     def _decoded(self, row: bytes, whose: str, dim: int) -> np.ndarray:
         if len(row) != 4 * dim:
-            raise ForeignIndexError(
-                f"{printable(self.location)} is damaged: the row of {whose} has "
-                f"{len(row)} bytes instead of {4 * dim}. Make the index anew."
-            )
+            raise damaged(self.location, f"the row of {whose} has {len(row)} bytes instead of {4 * dim}")
         return np.frombuffer(row, "<f4")
 
     # Whitenings
@@ -382,7 +402,10 @@ class Store(Records):
         if not found:
             return None
         version, learned_here, content = found[0]
-        return StoredWhitening(version, bool(learned_here), Whitening.from_bytes(content))
+        try:
+            return StoredWhitening(version, bool(learned_here), Whitening.from_bytes(content))
+        except WhiteningError as error:
+            raise damaged(self.location, f"its whitening cannot be read: {error}") from error
 
     @override
     def put_whitening(self, whitening: Whitening | None, *, learned_here: bool) -> None:
