@@ -8,7 +8,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test test-all check docs bench faults dist clean
+.PHONY: demo test test-all check docs bench faults fuzz dist lock sbom clean
 
 demo: $(VENV)/.runs
 	@$(BIN)/python examples/demo.py $(if $(PHOTOS),--photos "$(PHOTOS)") $(if $(OUTPUT),--output "$(OUTPUT)")
@@ -38,6 +38,19 @@ bench: $(VENV)/.runs
 faults: $(VENV)/.develops
 	cd benchmarks && $(abspath $(BIN))/python -m faults $(if $(KILLS),--kills $(KILLS)) $(if $(SEED),--seed $(SEED))
 	$(BIN)/python benchmarks/faults_page.py
+
+# make fuzz TARGET=images RUNS=100000    one reader; without TARGET all of them
+fuzz: $(VENV)/.develops
+	-$(INSTALL) --editable '.[fuzz]'
+	PYTHONPATH=. $(BIN)/python -m fuzz $(TARGET) $(if $(RUNS),--runs $(RUNS))
+	$(BIN)/python benchmarks/security_page.py
+
+lock: $(VENV)/.develops
+	$(INSTALL) --editable '.[lock]'
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python deploy/lock.py
+
+sbom: $(VENV)/.develops
+	$(BIN)/python deploy/sbom.py
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "coocnet needs Python 3.10 or newer; name one: make PYTHON=python3.12")'

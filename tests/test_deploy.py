@@ -118,9 +118,14 @@ def test_ray_has_one_version():
     assert pinned in ([], [version])
 
 
-def test_the_image_has_extras_that_exist_and_a_python_that_is_supported():
-    (extras,) = re.findall(r"^ARG EXTRAS=(\S+)$", DOCKERFILE, re.MULTILINE)
-    assert set(extras.split(",")) <= set(PROJECT["optional-dependencies"])
+def test_the_image_is_built_of_what_has_hashes_and_of_a_python_that_is_supported():
+    installed = [words for words in instructions("RUN") if "install" in words and words[0].endswith("/pip")]
+    (locked, torch, own) = installed[:3]
+    assert {"--require-hashes", "requirements.lock"} <= set(locked)
+    assert torch[-1] == "torch"
+    assert own[-1] == "."
+    assert all("--no-deps" in words for words in (torch, own))
+    assert "--no-build-isolation" in own
     (python,) = re.findall(r"^FROM python:(\d\.\d+)-slim", DOCKERFILE, re.MULTILINE)
     assert f"Programming Language :: Python :: {python}" in PROJECT["classifiers"]
 

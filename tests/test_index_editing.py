@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -261,18 +262,17 @@ def test_nothing_is_changed_while_another_process_synchronises(place, photos, re
 def test_a_removal_that_fails_half_way_changes_nothing(place, photos, recipe, describer) -> None:
     sync(place, photos, recipe, describer)
     first, second = sorted(photos.iterdir())[:2]
-    with sqlite3.connect(place / DATABASE_NAME) as db:
+    before = contents(place)
+    with open_index(place) as index, closing(sqlite3.connect(place / DATABASE_NAME, isolation_level=None)) as db:
         number = db.execute("SELECT id FROM descriptors WHERE digest = ?", (digest_of(second),)).fetchone()[0]
         db.execute(
             "CREATE TRIGGER refuse BEFORE DELETE ON descriptors"
             f" WHEN old.id = {number} BEGIN SELECT raise(ABORT, 'no'); END"
         )
-    db.close()
-    before = contents(place)
-    with open_index(place) as index:
         with pytest.raises(Exception, match="no"):
             index.remove([digest_of(first), digest_of(second)])
         assert index.removed() == {}
+        db.execute("DROP TRIGGER refuse")  # no index that has one is opened
     assert contents(place) == before
 
 

@@ -373,3 +373,10 @@ def test_making_a_service_of_no_index_is_refused(tmp_path: Path):
 
     with pytest.raises(IndexMissingError):
         make_app(Settings(str(tmp_path / "none.cooc")))
+
+
+@pytest.mark.parametrize("wanted", ["bytes=0-9", "bytes=9-0", "letters", "bytes=-", "bytes=0-1,5-6"])
+def test_files_are_given_whole_whatever_part_is_asked_for(client, wanted):
+    whole = client.get("/")
+    answer = client.get("/", headers={"Range": wanted})
+    assert (answer.status_code, answer.content) == (200, whole.content)

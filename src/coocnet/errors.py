@@ -29,8 +29,33 @@ A message quotes what was given and says what to do.
 
 from __future__ import annotations
 
+import lzma
 import os
+import reprlib
+import struct
+import tokenize
 import unicodedata
+import zipfile
+import zlib
+
+UNREADABLE = (
+    ArithmeticError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    MemoryError,
+    OSError,
+    RuntimeError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+    lzma.LZMAError,
+    struct.error,
+    tokenize.TokenError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+"""What libraries raise of a damaged file: NumPy reads headers as Python, archives have errors of their own."""
 
 
 class CoocnetError(Exception):
@@ -130,6 +155,19 @@ class IndexBusyError(IndexFileError):
 
 class IndexStorageError(IndexFileError):
     """The disk is full, read-only or failing."""
+
+
+def quoted(value: object, most: int = 200) -> str:
+    """A value as a message shows it: in the middle cut to so many letters, whatever it is."""
+    shortened = reprlib.Repr()
+    shortened.maxstring = shortened.maxother = shortened.maxlong = most
+    try:
+        text = shortened.repr(value)
+    except ValueError:  # Python spells no number of more than some thousand digits
+        return "a number of thousands of digits"
+    except RecursionError:
+        return f"a {type(value).__name__} of many levels"
+    return text if len(text) <= 2 * most else f"{text[:most]}…{text[-most:]}"
 
 
 def printable(path: str | os.PathLike[str]) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -18,13 +19,14 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from coocnet import ops
-from coocnet.errors import FilterError, InputError, printable
+from coocnet.errors import UNREADABLE, FilterError, InputError, printable, quoted
 from coocnet.ops.checks import need_whole
 from coocnet.output import written_whole
 
 _KIND = "coocnet-filter-1"
 _UNEVENNESS = 0.3
 _PAIRS_SHOWN = 6
+_QUOTED = 300
 PUBLISHED_ENDING = ".npy"
 """Of a filter's file as the authors publish theirs."""
 
@@ -223,7 +225,8 @@ def load_filter(path: str | os.PathLike[str]) -> tuple[CooccurrenceFilter, dict[
         length = int.from_bytes(content[:8], "little")
         metadata = json.loads(content[8 : 8 + length]).get("__metadata__", {})
         if metadata.get("kind") != _KIND:
-            raise FilterError(f"{name} is no learned filter, but a safetensors file of kind {metadata.get('kind')!r}")
+            kind = quoted(metadata.get("kind"))
+            raise FilterError(f"{name} is no learned filter, but a safetensors file of kind {kind}")
         tensors = load(content)
         provenance = json.loads(metadata["provenance"])
         learned = _of_tensors(metadata["filter"], tensors)
@@ -231,8 +234,10 @@ def load_filter(path: str | os.PathLike[str]) -> tuple[CooccurrenceFilter, dict[
             raise FilterError(f"{name} is damaged: its provenance is no table of texts")
     except OSError as error:
         raise FilterError(f"{name} cannot be read: {error.strerror}") from error
-    except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, RecursionError) as error:
-        raise FilterError(f"{name} is no learned filter, or a damaged one: {error}") from error
+    except (SafetensorError, *UNREADABLE) as error:
+        raise FilterError(
+            f"{name} is no learned filter, or a damaged one: {printable(str(error))[:_QUOTED]}"
+        ) from error
     return learned, provenance
 
 
@@ -247,12 +252,13 @@ def read_published_filter(path: str | os.PathLike[str]) -> DenseFilter:
     """
     name = printable(path)
     try:
-        with open(path, "rb") as stream:
-            array: np.ndarray = np.load(stream, allow_pickle=False)
+        with open(path, "rb") as stream, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about headers that Python 2 wrote
+            array: np.ndarray = np.lib.format.read_array(stream, allow_pickle=False)  # type: ignore[no-untyped-call]
     except OSError as error:
         raise FilterError(f"{name} cannot be read: {error.strerror}") from error
-    except (ValueError, EOFError) as error:
-        raise FilterError(f"{name} is no NumPy file of a filter: {error}") from error
+    except UNREADABLE as error:
+        raise FilterError(f"{name} is no NumPy file of a filter: {printable(str(error))[:_QUOTED]}") from error
     if array.ndim != 4 or array.dtype.kind != "f" or not np.isfinite(array).all():
         raise FilterError(
             f"{name} holds {array.dtype} {array.shape}; a filter is (d, d, s, s), s odd, of finite floats"
@@ -298,11 +304,12 @@ def _of_tensors(kind: object, tensors: dict[str, Tensor]) -> CooccurrenceFilter:
     if kind == DenseFilter.kind:
         return _dense_of(tensors["weight"], "this file")
     if kind == FactorisedFilter.kind:
-        windows = tensors["log_windows"]
-        learned = FactorisedFilter(len(tensors["log_out"]), radius_cells=windows.shape[1] // 2, rank=windows.shape[0])
-        learned.load_state_dict(tensors)
+        (rank, side, _), (channels, _) = tensors["log_windows"].shape, tensors["log_out"].shape
+        with torch.device("meta"):  # the file may say any size
+            learned = FactorisedFilter(channels, radius_cells=side // 2, rank=rank)
+        learned.load_state_dict(tensors, assign=True)
         return learned
-    raise ValueError(f"a filter is one of {', '.join(FILTERS)}, got {kind!r}")
+    raise ValueError(f"a filter is one of {', '.join(FILTERS)}, got {quoted(kind)}")
 
 
 def _dense_of(weight: Tensor, name: str) -> DenseFilter:

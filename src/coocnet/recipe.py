@@ -6,7 +6,6 @@ import dataclasses
 import hashlib
 import json
 import os
-import reprlib
 import sys
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
@@ -15,7 +14,7 @@ from typing import Any, Literal, TypeVar
 
 import tomli_w
 
-from coocnet.errors import RecipeError, printable
+from coocnet.errors import RecipeError, printable, quoted
 from coocnet.fetch import sha256_of
 
 if sys.version_info >= (3, 11):
@@ -151,7 +150,7 @@ class Recipe:
     def __post_init__(self) -> None:
         """Refuses what cannot be described, with the field and its value."""
         if not isinstance(self.cooccurrence, Cooccurrence):
-            raise RecipeError(f"cooccurrence is a Cooccurrence, got {self.cooccurrence!r}")
+            raise RecipeError(f"cooccurrence is a Cooccurrence, got {quoted(self.cooccurrence)}")
         _check_fields(self)
         _check_fields(self.cooccurrence, "cooccurrence.")
         _check_unions(self)
@@ -167,8 +166,8 @@ class Recipe:
         c = self.cooccurrence
         if bool(c.filter) != bool(c.filter_sha256):
             raise RecipeError(
-                f"a learned filter is named by its file and its digest, got {c.filter!r} and {c.filter_sha256!r}; "
-                "Recipe.with_filter(FILE) sets both"
+                f"a learned filter is named by its file and its digest, got {quoted(c.filter)} and "
+                f"{quoted(c.filter_sha256)}; Recipe.with_filter(FILE) sets both"
             )
         if c.filter and self.pooling not in LEARNABLE:
             raise RecipeError(
@@ -196,7 +195,7 @@ class Recipe:
         given: object = source
         text = os.fspath(given) if isinstance(given, str | os.PathLike) else None
         if not isinstance(text, str):
-            raise RecipeError(f"a recipe is a preset's name or the path of a TOML file, got {given!r}")
+            raise RecipeError(f"a recipe is a preset's name or the path of a TOML file, got {quoted(given)}")
         path = os.path.expanduser(text)
         if text in PRESETS or not os.path.isfile(path):
             return cls.preset(text)
@@ -275,7 +274,7 @@ def _parsed(text: str) -> dict[str, Any]:
     try:
         content: dict[str, Any] = tomllib.loads(text)
     except (ValueError, TypeError, RecursionError) as error:
-        raise RecipeError(f"not TOML: {error}") from error
+        raise RecipeError(f"not TOML: {printable(str(error))[:_QUOTED]}") from error
     return content
 
 
@@ -283,7 +282,7 @@ def _of_table(content: dict[str, Any], folder: str = "") -> Recipe:
     """A recipe of parsed TOML; of a file's, the filter that lies beside it is found, and its digest if need be."""
     table = content.pop("cooccurrence", {})
     if not isinstance(table, dict):
-        raise RecipeError(f"cooccurrence is a table, got {table!r}")
+        raise RecipeError(f"cooccurrence is a table, got {quoted(table)}")
     named = table.get("filter")
     if folder and named and _is_text(named):
         place = os.path.join(folder, os.path.expanduser(named))
@@ -303,7 +302,7 @@ def _construct(kind: type[T], table: dict[str, Any]) -> T:
     known = [f.name for f in dataclasses.fields(kind)]  # type: ignore[arg-type]
     unknown = [name for name in table if name not in known]
     if unknown:
-        raise RecipeError(f"unknown field {unknown[0]!r}; there are {', '.join(known)}")
+        raise RecipeError(f"unknown field {quoted(unknown[0])}; there are {', '.join(known)}")
     return kind(**table)
 
 
@@ -326,6 +325,7 @@ _LIMITS: dict[str, tuple[float, float]] = {
     "expansion_alpha": (0, 1000),
 }
 _MOST_SCALES = 16
+_QUOTED = 300
 _MOST_CHANNELS = 65536
 
 
@@ -334,14 +334,14 @@ def _check_fields(owner: Recipe | Cooccurrence, prefix: str = "") -> None:
     for f in dataclasses.fields(owner):
         value = getattr(owner, f.name)
         if f.type == "str" and not _is_text(value):
-            raise RecipeError(f"{prefix}{f.name} is a text that can be written as UTF-8, got {value!r}")
+            raise RecipeError(f"{prefix}{f.name} is a text that can be written as UTF-8, got {quoted(value)}")
         if f.type == "bool" and not isinstance(value, bool):
-            raise RecipeError(f"{prefix}{f.name} is true or false, got {value!r}")
+            raise RecipeError(f"{prefix}{f.name} is true or false, got {quoted(value)}")
         if f.type in {"int", "float"}:
             least, most = _LIMITS[f.name]
             if not _is_number(value, least, most) or (f.type == "int" and not isinstance(value, int)):
                 kind = "whole number" if f.type == "int" else "number"
-                raise RecipeError(f"{prefix}{f.name} is a {kind} from {least} to {most}, got {value!r}")
+                raise RecipeError(f"{prefix}{f.name} is a {kind} from {least} to {most}, got {quoted(value)}")
             if f.type == "float":
                 object.__setattr__(owner, f.name, float(value))
 
@@ -355,7 +355,7 @@ def _check_unions(recipe: Recipe) -> None:
         or not 1 <= len(scales) <= _MOST_SCALES
         or not all(_is_number(s, 0, 4) and s > 0 for s in scales)
     ):
-        raise RecipeError(f"scales is a list of 1 to {_MOST_SCALES} numbers above 0, at most 4, got {scales!r}")
+        raise RecipeError(f"scales is a list of 1 to {_MOST_SCALES} numbers above 0, at most 4, got {quoted(scales)}")
     object.__setattr__(recipe, "scales", tuple(float(s) for s in scales))
     centre: object = recipe.centre
     if (
@@ -363,15 +363,15 @@ def _check_unions(recipe: Recipe) -> None:
         or len(centre) > _MOST_CHANNELS
         or not all(_is_number(m, -largest, largest) for m in centre)
     ):
-        raise RecipeError(f"centre is a list of numbers, one for each channel, got {reprlib.repr(centre)}")
+        raise RecipeError(f"centre is a list of numbers, one for each channel, got {quoted(centre)}")
     object.__setattr__(recipe, "centre", tuple(float(m) for m in centre))
     if c.threshold != "mean":
         if not _is_number(c.threshold, -largest, largest):
-            raise RecipeError(f"cooccurrence.threshold is 'mean' or a finite number, got {c.threshold!r}")
+            raise RecipeError(f"cooccurrence.threshold is 'mean' or a finite number, got {quoted(c.threshold)}")
         object.__setattr__(c, "threshold", float(c.threshold))
     if c.quantile is not None:
         if not _is_number(c.quantile, 0, 1):
-            raise RecipeError(f"cooccurrence.quantile is a number from 0 to 1, got {c.quantile!r}")
+            raise RecipeError(f"cooccurrence.quantile is a number from 0 to 1, got {quoted(c.quantile)}")
         object.__setattr__(c, "quantile", float(c.quantile))
 
 
@@ -385,7 +385,7 @@ def _is_number(value: object, least: float, most: float) -> bool:
 
 def _choice(field_name: str, value: str, choices: Collection[str]) -> None:
     if value not in choices:
-        raise RecipeError(f"{field_name} is one of {', '.join(choices)}, got {value!r}")
+        raise RecipeError(f"{field_name} is one of {', '.join(choices)}, got {quoted(value)}")
 
 
 # The paper whitens by what was learned on another collection, which is to be given: nothing is learned on this one.

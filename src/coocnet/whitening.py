@@ -121,7 +121,7 @@ class Whitening:
             mean, projection = arrays["mean"], arrays["projection"]
             if mean.ndim != 1 or projection.shape[1:] != mean.shape or not len(projection):
                 raise WhiteningError(f"shapes {mean.shape} and {projection.shape} do not make a whitening")
-            if not (np.isfinite(mean).all() and np.isfinite(projection).all()):
+            if not all((abs(one) <= np.finfo(np.float32).max).all() for one in (mean, projection)):
                 raise WhiteningError("a whitening whose numbers are not all finite")
             if metadata["sha256"] != _digest_of(mean, projection, metadata["provenance"]):
                 raise WhiteningError("the file is damaged: its numbers are not those that were written")

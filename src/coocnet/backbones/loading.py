@@ -7,9 +7,9 @@ record; a file the user names may be anything that fits the network, tensor by t
 
 from __future__ import annotations
 
-import codecs
 import os
 import warnings
+import zipfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,22 +28,46 @@ from coocnet.fetch import Progress, fetch, sha256_of
 from coocnet.shipped import SHIPPED
 
 WEIGHTS_FOLDER_VARIABLE = "COOCNET_WEIGHTS"
+
+
+def _empty_array(*_: object) -> np.ndarray:
+    """What NumPy's own function makes, whatever size the file asks for: its numbers bring theirs along."""
+    return np.empty(0, np.uint8)
+
+
+def _bytes_of(text: object, encoding: object = "latin1") -> bytes:
+    """Bytes that old protocols write as text; newer versions of PyTorch have a function of their own for that."""
+    if not isinstance(text, str) or encoding != "latin1":
+        raise ValueError("bytes in an unknown form")
+    return text.encode("latin-1")
+
+
+def _number_type(code: object, *_: object) -> np.dtype:
+    """A type of numbers, and none of objects or records."""
+    if not isinstance(code, str) or code not in ("f2", "f4", "f8", "i4", "i8"):
+        raise ValueError("an array of what are not numbers")
+    return np.dtype(code)
+
+
+def _scalar(kind: np.dtype, data: bytes) -> object:
+    (number,) = np.frombuffer(data, kind)
+    return number
+
+
 # What NumPy arrays are made of: some checkpoints keep a whitening beside the tensors. Old files use the old names.
 _ARRAYS: list[Any] = [
     np.ndarray,
-    np.dtype,
-    *(type(np.dtype(kind)) for kind in ("f4", "f8", "i4", "i8")),
+    (_number_type, "numpy.dtype"),
+    *(type(np.dtype(kind)) for kind in ("f2", "f4", "f8", "i4", "i8")),
     *(
         (function, f"{module}.multiarray.{name}")
         for module in ("numpy.core", "numpy._core")
-        for name, function in (
-            ("_reconstruct", np.array(0).__reduce__()[0]),
-            ("scalar", np.float64(0).__reduce__()[0]),
-        )
+        for name, function in (("_reconstruct", _empty_array), ("scalar", _scalar))
     ),
-    codecs.encode,
+    (_bytes_of, "_codecs.encode"),
 ]
 _LISTED = 6
+_LETTERS = 100
 
 
 @dataclass(frozen=True)
@@ -237,6 +261,7 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[Any, Any]:
         WeightsMismatchError: not such a file, damaged, or with objects of other kinds in it.
     """
     try:
+        _check_growth(path)
         with warnings.catch_warnings(), torch.serialization.safe_globals(_ARRAYS):
             warnings.simplefilter("ignore")
             content = torch.load(path, map_location="cpu", weights_only=True)
@@ -249,6 +274,16 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[Any, Any]:
     if not isinstance(content, dict):
         raise WeightsMismatchError(f"{printable(path)} does not hold a table of named tensors.")
     return content
+
+
+def _check_growth(path: str | os.PathLike[str]) -> None:
+    """Refuses an archive that holds more than its size; PyTorch packs nothing, and would unpack anything."""
+    if not zipfile.is_zipfile(path):
+        return
+    with zipfile.ZipFile(path) as archive:
+        held = sum(member.file_size for member in archive.infolist())
+    if held > os.path.getsize(path):
+        raise ValueError("it grows when it is read")
 
 
 def _read_tensors(path: Path) -> StateDict:
@@ -264,9 +299,19 @@ def _read_tensors(path: Path) -> StateDict:
     content = read_checkpoint(path)
     if isinstance(content.get("state_dict"), dict):
         content = content["state_dict"]
-    if not all(isinstance(name, str) and isinstance(value, Tensor) for name, value in content.items()):
+    if not all(isinstance(name, str) and _is_plain(value) for name, value in content.items()):
         raise WeightsMismatchError(f"{printable(path)} does not hold a table of named tensors.")
     return content
+
+
+def _is_plain(value: object) -> bool:
+    """Whether it is a tensor whose numbers are there, one beside the other."""
+    return (
+        isinstance(value, Tensor)
+        and value.layout == torch.strided
+        and value.device.type == "cpu"
+        and not (value.is_quantized or value.is_nested or value.is_complex())
+    )
 
 
 def _tell_want_of_memory(error: Exception) -> None:
@@ -284,7 +329,7 @@ def _fitted(tensors: StateDict, weights: Weights, trunk: Trunk, backbone: str, p
         if ours is not None:
             if ours in renamed:
                 twice.append(ours)
-            renamed[ours] = tensor.float() if tensor.is_floating_point() else tensor
+            renamed[ours] = tensor
     wanted = trunk.state_dict()
     for name in wanted:
         # Absent from checkpoints older than the counter; it takes no part in evaluation.
@@ -313,11 +358,12 @@ def _fitted(tensors: StateDict, weights: Weights, trunk: Trunk, backbone: str, p
     ]
     if problems:
         raise WeightsMismatchError(f"{printable(path)} does not fit {backbone}: " + "; ".join(problems))
-    return renamed
+    # Only now: a file may say that one number is a thousand million of them.
+    return {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in renamed.items()}
 
 
 def _listed(title: str, names: Iterable[str]) -> list[str]:
-    found = list(names)
+    found = [printable(name)[:_LETTERS] for name in names]
     if not found:
         return []
     rest = f" and {len(found) - _LISTED} more" if len(found) > _LISTED else ""

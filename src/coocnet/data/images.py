@@ -56,6 +56,8 @@ def parse_box(text: str) -> Box:
         x1, y1, x2, y2 = (float(edge) for edge in text.split(","))
     except ValueError:
         raise InputError(f"a box is four numbers X1,Y1,X2,Y2 in pixels, got {text[:_QUOTED]!r}") from None
+    if not all(map(math.isfinite, (x1, y1, x2, y2))):
+        raise InputError(f"a box is four finite numbers X1,Y1,X2,Y2 in pixels, got {text[:_QUOTED]!r}")
     if not (x1 < x2 and y1 < y2):
         raise InputError(f"in a box X1 is left of X2 and Y1 above Y2, got {text[:_QUOTED]!r}")
     return x1, y1, x2, y2
@@ -410,7 +412,10 @@ def _opened(content: bytes, path: str | os.PathLike[str]) -> Image.Image:
 
 
 def _rgb(file: Image.Image, *, upright: bool) -> Image.Image:
+    stated = file.size
     file.load()
+    if file.size != stated:  # a HEIF may have pixels of another size
+        raise ValueError(f"its header says {stated[0]}x{stated[1]} pixels, and it has {file.size[0]}x{file.size[1]}")
     image = _upright(file, file.size)[0] if upright else file
     if image.mode.startswith("I") or image.mode == "F":
         image = _eight_bits(image)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from coocnet.errors import InputError, printable
+from coocnet.errors import InputError, printable, quoted
 from coocnet.evaluate.measures import Truth, measure_named
 
 _KIND = "coocnet-ground-truth-1"
@@ -166,10 +166,10 @@ class GroundTruth:
             queries = tuple(_query(entry) for entry in table["queries"])
             images, measures = tuple(map(str, table["images"])), tuple(map(str, table["measures"]))
             name, labelling = str(table["name"]), str(table["labelling"])
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise InputError(f"this is not a ground truth as JSON: {error!r}") from error
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+            raise InputError(f"this is not a ground truth as JSON: {quoted(error)}") from error
         if kind != _KIND:
-            raise InputError(f"a ground truth of kind {kind!r} cannot be read")
+            raise InputError(f"a ground truth of kind {quoted(kind)} cannot be read")
         return cls(name, labelling, images, queries, measures)
 
     @classmethod

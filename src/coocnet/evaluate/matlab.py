@@ -35,8 +35,12 @@ class _Matrix(NamedTuple):
         return values.astype(self.kind, copy=False)  # whole numbers are stored short, whatever their class
 
 
-def matlab_arrays(path: str | os.PathLike[str]) -> dict[str, _Matrix]:
+def matlab_arrays(path: str | os.PathLike[str], *, most_bytes: int) -> dict[str, _Matrix]:
     """The real, full arrays of numbers in a file, by name; ``array()`` of each makes it. Others are passed over.
+
+    Args:
+        path: the file.
+        most_bytes: that it may hold unpacked.
 
     Raises:
         OSError: it cannot be read.
@@ -47,13 +51,14 @@ def matlab_arrays(path: str | os.PathLike[str]) -> dict[str, _Matrix]:
     mark = bytes(content[_HEADER_BYTES - 2 : _HEADER_BYTES])
     if mark not in orders:
         raise ValueError("this is no MATLAB file of version 5 or later")
-    return dict(_matrices(content[_HEADER_BYTES:], orders[mark]))
+    return dict(_matrices(content[_HEADER_BYTES:], orders[mark], [most_bytes]))
 
 
-def _matrices(content: memoryview, order: str) -> Iterator[tuple[str, _Matrix]]:
+def _matrices(content: memoryview, order: str, left: list[int]) -> Iterator[tuple[str, _Matrix]]:
+    """The matrices; what they may still grow by is counted down."""
     for kind, body in _elements(content, order):
         if kind == _COMPRESSED:
-            yield from _matrices(memoryview(zlib.decompress(body)), order)
+            yield from _matrices(memoryview(_unpacked(body, left)), order, left)
         parts = list(_elements(body, order)) if kind == _MATRIX else []
         if len(parts) < 4:  # nothing, or empty of a kind of its own
             continue
@@ -63,6 +68,17 @@ def _matrices(content: memoryview, order: str) -> Iterator[tuple[str, _Matrix]]:
             stored, values = parts[3]
             name = bytes(parts[2][1]).decode()
             yield name, _Matrix(_CLASSES[flags & 0xFF], shape, order + _STORED[stored], values)
+
+
+def _unpacked(body: memoryview, left: list[int]) -> bytes:
+    stream = zlib.decompressobj()
+    content = stream.decompress(body, left[0] + 1)
+    left[0] -= len(content)
+    if left[0] < 0:
+        raise ValueError("unpacked it is much larger than rankings or descriptors ever are")
+    if not stream.eof:
+        raise ValueError("it is cut short or damaged")
+    return content
 
 
 def _elements(content: memoryview, order: str) -> Iterator[tuple[int, memoryview]]:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import struct
-import tokenize
+import warnings
 import zipfile
-import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
-from coocnet.errors import InputError, printable
+from coocnet.errors import UNREADABLE, InputError, printable
 from coocnet.evaluate.ground_truth import GroundTruth
 from coocnet.evaluate.matlab import matlab_arrays
 
@@ -28,20 +26,11 @@ NAMES: dict[str, tuple[str, ...]] = {
 LAYOUTS: dict[str, Callable[[np.ndarray], np.ndarray]] = {"rows": lambda a: a, "columns": lambda a: a.T}
 """How a file holds pictures or queries: each a row, or each a column, as the revisited benchmarks' files do."""
 
-_DAMAGED = (
-    OSError,
-    ValueError,
-    TypeError,
-    LookupError,
-    EOFError,
-    RuntimeError,
-    MemoryError,
-    SyntaxError,
-    struct.error,
-    tokenize.TokenError,
-    zlib.error,
-    zipfile.BadZipFile,
-)
+
+_QUOTED = 300
+_FARTHEST = 1 << 53
+_GROWTH_LIMIT = 100
+_GROWTH_FREE_BYTES = 1 << 26
 
 
 class Descriptors(NamedTuple):
@@ -160,7 +149,7 @@ def _each_once(rankings: np.ndarray) -> bool:
 def _whole(rankings: np.ndarray, path: str | os.PathLike[str]) -> Int[np.ndarray, "q k"]:
     if rankings.dtype.kind in "iu":
         return rankings
-    if rankings.dtype.kind != "f" or not (np.isfinite(rankings).all() and (rankings == np.floor(rankings)).all()):
+    if rankings.dtype.kind != "f" or not ((abs(rankings) < _FARTHEST) & (rankings == np.floor(rankings))).all():
         raise InputError(f"{printable(path)}: rankings are whole numbers, got {rankings.dtype} with others")
     return rankings.astype(np.int64)
 
@@ -171,12 +160,14 @@ def _read(path: str | os.PathLike[str], what: str, *, optional: bool = False) ->
     if ending not in _READERS:
         raise InputError(f"{printable(path)} cannot be read: its ending is none of {', '.join(_READERS)}")
     try:
-        array = _READERS[ending](path, lambda names: _chosen(names, what, optional=optional))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about headers that are damaged, or written by Python 2
+            array = _READERS[ending](path, lambda names: _chosen(names, what, optional=optional))
     except InputError as error:
         raise InputError(f"{printable(path)}: {error}") from error
-    except _DAMAGED as error:
+    except UNREADABLE as error:
         reason = getattr(error, "strerror", None) or str(error) or repr(error)
-        raise InputError(f"{printable(path)} cannot be read as {ending}: {reason}") from error
+        raise InputError(f"{printable(path)} cannot be read as {ending}: {printable(reason)[:_QUOTED]}") from error
     if array is not None and (array.dtype.hasobject or array.dtype.kind not in "fiuc"):
         raise InputError(f"{printable(path)}: arrays of numbers are read, got {array.dtype}")
     return array
@@ -209,7 +200,12 @@ def _read_npy(path: str | os.PathLike[str], choose: Choose) -> np.ndarray | None
 def _read_npz(path: str | os.PathLike[str], choose: Choose) -> np.ndarray | None:
     with open(path, "rb") as file, np.lib.npyio.NpzFile(file, allow_pickle=False) as arrays:
         name = choose(arrays.files)
-        return None if name is None else np.asarray(arrays[name])
+        if name is None:
+            return None
+        packed: zipfile.ZipFile = arrays.zip
+        members = {member.filename.removesuffix(".npy"): member for member in packed.infolist()}
+        _check_growth(members[name].file_size, path)
+        return np.asarray(arrays[name])
 
 
 def _read_mat(path: str | os.PathLike[str], choose: Choose) -> np.ndarray | None:
@@ -217,7 +213,7 @@ def _read_mat(path: str | os.PathLike[str], choose: Choose) -> np.ndarray | None
         if b"MATLAB 7.3" in file.read(128):
             array = _read_hdf5(path, choose)
             return None if array is None else array.T  # MATLAB writes columns first
-    found = matlab_arrays(path)
+    found = matlab_arrays(path, most_bytes=_most_bytes(path))
     name = choose(list(found))
     return None if name is None else found[name].array()
 
@@ -229,7 +225,23 @@ def _read_hdf5(path: str | os.PathLike[str], choose: Choose) -> np.ndarray | Non
         raise InputError(_EXTRA) from error
     with h5py.File(path, "r") as file:
         name = choose([name for name in file if isinstance(file.get(name), h5py.Dataset)])
-        return None if name is None else np.asarray(file[name][()])
+        if name is None:
+            return None
+        _check_growth(file[name].nbytes, path)
+        return np.asarray(file[name][()])
+
+
+def _most_bytes(path: str | os.PathLike[str]) -> int:
+    """What a file may hold unpacked: numbers that mean something do not pack a hundred times."""
+    return _GROWTH_LIMIT * os.path.getsize(path) + _GROWTH_FREE_BYTES
+
+
+def _check_growth(size_bytes: int, path: str | os.PathLike[str]) -> None:
+    if size_bytes > _most_bytes(path):
+        raise InputError(
+            f"its array has {size_bytes:,} bytes, more than {_GROWTH_LIMIT} times the file: "
+            "neither rankings nor descriptors pack like that"
+        )
 
 
 _EXTRA = "reading it needs an extra: pip install 'coocnet[evaluate]'"

@@ -70,7 +70,7 @@ class Index(ABC):
     @property
     def dim(self) -> int:
         """Dimensions of a stored row; 0 before the first sync."""
-        return int(self._store.meta("dim") or 0)
+        return self._store.dim
 
     @property
     def pictures(self) -> int:
@@ -609,7 +609,7 @@ class Index(ABC):
     def _put_given(self, whitening: Whitening) -> None:
         store = self._store
         weights = store.weights_sha256 or whitening.provenance.get("weights_sha256", "")
-        whitening.check_fits(self.recipe.row_fingerprint(), weights, int(store.meta("dim") or 0))
+        whitening.check_fits(self.recipe.row_fingerprint(), weights, store.dim)
         held = store.whitening()
         if held is None or held.learned_here or not held.whitening.equals(whitening):
             store.put_whitening(whitening, learned_here=False)

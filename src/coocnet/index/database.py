@@ -28,6 +28,7 @@ from coocnet.errors import (
     NewerIndexError,
     printable,
 )
+from coocnet.index.columns import Check, check_of
 
 DATABASE_NAME = "index.sqlite"
 LOCK_NAME = "sync.lock"
@@ -148,12 +149,23 @@ class Database:
     def read(self, query: str, values: Sequence[object] = ()) -> list[tuple[Any, ...]]:
         """All rows of a query."""
         with typed_errors(self.location):
-            return self._connection().execute(query, values).fetchall()
+            cursor = self._connection().execute(query, values)
+            found = cursor.fetchall()
+            self._check(check_of(column[0] for column in cursor.description or ()), found)
+            return found
 
     def stream(self, query: str, values: Sequence[object] = ()) -> Iterator[tuple[Any, ...]]:
         """The rows of a query, one after the other."""
         with typed_errors(self.location):
-            yield from self._connection().execute(query, values)
+            cursor = self._connection().execute(query, values)
+            check = check_of(column[0] for column in cursor.description or ())
+            for row in cursor:
+                self._check(check, (row,))
+                yield row
+
+    def _check(self, check: Check, rows: Sequence[tuple[Any, ...]]) -> None:
+        if wrong := check(rows):
+            raise damaged(self.location, wrong)
 
     def _connection(self) -> sqlite3.Connection:
         if self._db is None:
@@ -190,6 +202,7 @@ class Database:
             tables = self.read("SELECT count(*) FROM sqlite_master")[0][0]
             application = self.read("PRAGMA application_id")[0][0]
             version = self.read("PRAGMA user_version")[0][0]
+            active = self.read("SELECT count(*) FROM sqlite_master WHERE type IN ('view', 'trigger')")[0][0]
         if application != APPLICATION_ID and tables:
             names = {name for (name,) in self.read("SELECT name FROM sqlite_master")}
             if names >= OBJECTS.keys():
@@ -202,6 +215,11 @@ class Database:
             raise NewerIndexError(
                 f"{printable(self.location)} has format {version}; this coocnet reads up to {SCHEMA_VERSION}. "
                 "Use the coocnet that wrote it, or a newer one; nothing was changed."
+            )
+        if active:
+            raise ForeignIndexError(
+                f"{printable(self.location / DATABASE_NAME)} has views or triggers in it, which run when it is read: "
+                "no coocnet wrote it so, and it is not used."
             )
         return bool(tables)
 
@@ -380,6 +398,8 @@ def typed_errors(location: Path) -> Iterator[None]:
         raise IndexFileError(
             f"{name} belongs to the thread that opened it: open the index once in every thread ({error})"
         ) from error
+    except UnicodeDecodeError as error:  # what SQLite would say names a table by other bytes
+        raise damaged(location, str(error)) from error
     except sqlite3.DatabaseError as error:
         text = str(error)
         if "not a database" in text:

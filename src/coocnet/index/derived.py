@@ -8,12 +8,9 @@ from __future__ import annotations
 
 import json
 import secrets
-import struct
 import time
-import tokenize
 import warnings
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -22,25 +19,9 @@ from typing import Any
 
 import numpy as np
 
+from coocnet.errors import UNREADABLE as UNREADABLE  # noqa: PLC0414 - for whoever reads such files
 from coocnet.output import UNFINISHED, written_whole
 
-UNREADABLE = (
-    ArithmeticError,
-    AttributeError,
-    EOFError,
-    LookupError,
-    MemoryError,
-    OSError,
-    RuntimeError,
-    SyntaxError,
-    TypeError,
-    ValueError,
-    struct.error,
-    tokenize.TokenError,
-    zipfile.BadZipFile,
-    zlib.error,
-)
-"""What reading a damaged file raises: numpy reads headers as Python; zipfile and FAISS have their own."""
 _BEING_WRITTEN_S = 3600
 
 

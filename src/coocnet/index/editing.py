@@ -110,7 +110,7 @@ def rows_given(store: Records, relevant: Sequence[Sequence[bytes]], queries: int
     unknown = [digest for digest, row in rows.items() if row is None]
     if unknown:
         raise InputError(f"no picture of this collection has the content {in_hex(unknown)}")
-    dim = int(store.meta("dim") or 0)
+    dim = store.dim
     return [np.array([rows[digest] for digest in digests], np.float32).reshape(-1, dim) for digests in chosen]
 
 

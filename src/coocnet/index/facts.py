@@ -8,12 +8,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
-from coocnet.errors import RecipeMismatchError, printable
+from coocnet.errors import ForeignIndexError, RecipeMismatchError, printable, quoted
 from coocnet.recipe import Recipe
 from coocnet.whitening import Whitening
 
 NO_WHITENING = "0"
 """The version that stands for none, where none was asked for."""
+
+_MOST_DIGITS = 18
 
 MIGRATING = "migrating"
 """The fact that says what an index is an unfinished copy of: when that was made, and where it is."""
@@ -113,6 +115,28 @@ class Facts(ABC):
             held.whitening.check_fits(recipe.row_fingerprint(), weights_sha256, dim)
         facts = {"recipe": recipe.to_toml(), "weights_sha256": weights_sha256, "dim": str(dim)}
         self.put_facts({**facts, "engines": " ".join(sorted({*self.engines(), *engines}))})
+
+    @property
+    def dim(self) -> int:
+        """Numbers in a row; 0 before the first.
+
+        Raises:
+            ForeignIndexError: what stands there is no such number.
+        """
+        return self.whole("dim")
+
+    def whole(self, key: str) -> int:
+        """A fact that is a whole number, 0 where there is none.
+
+        Raises:
+            ForeignIndexError: what stands there is none.
+        """
+        text = self.meta(key) or "0"
+        if not (text.isascii() and text.isdecimal() and len(text) <= _MOST_DIGITS):
+            raise ForeignIndexError(
+                f"{printable(self.place)} is damaged (its {key} is {quoted(text)}). Make the index anew."
+            )
+        return int(text)
 
     def engines(self) -> list[str]:
         """The engines that rows were described by; none before the first, and of an index older than engines."""

@@ -74,7 +74,7 @@ def info_of(store: Store, recipe: Recipe) -> IndexInfo:
             recipe=store.recipe,
             pictures=store.count_pictures(),
             contents=store.count_contents(),
-            dim=int(store.meta("dim") or 0),
+            dim=store.dim,
             weights_sha256=store.weights_sha256,
             engines=store.engines(),
             whitening=None if stored is None else {"version": str(stored.version), **stored.whitening.provenance},

@@ -3,8 +3,8 @@
 The rows with their whitening lie in ``gallery-<token>.npy``, which a search maps into memory; ``gallery.npz`` names
 that file and holds the paths, the digests, and what both were made of. The table is written last and whole, so it
 never names rows that are not there. It is guarded by the checksums of its format; the rows by their size and by a
-digest of some of them, spread over the file, since to read two gigabytes at every start would cost what is to be
-saved. What does not fit is ignored.
+digest, above 64 MiB by one of some rows spread over the file, since to read two gigabytes at every start would cost
+what is to be saved. What does not fit is ignored.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ STORAGES = {"float32": np.float32, "float16": np.float16}
 _BESIDE = Derived("gallery.npz", "gallery-{}.npy")
 _AT_ONCE = 8192
 _SAMPLED = 64
+_READ_WHOLE = 64 << 20
 _HEADER = 1 << 12
 _SAME_WITHIN = 1e-3  # float16 rounds a number below 1 by less
 
@@ -126,7 +127,7 @@ class _Making:
         self._known = known
         listed, self._digests, self._contents = store.listing()
         self.paths = Paths.of(listed)
-        self.shape = (len(listed), whitening.dim if whitening else int(store.meta("dim") or 0))
+        self.shape = (len(listed), whitening.dim if whitening else store.dim)
 
     def fill(self, out: Float[np.ndarray, "n d"]) -> Pictures:
         """Fills ``out`` with the rows."""
@@ -260,8 +261,8 @@ def _mapped(path: Path) -> Float[np.ndarray, "n d"]:
 
 
 def _sample(rows: Float[np.ndarray, "n d"]) -> str:
-    """A digest of some of the rows, the first and the last among them."""
-    some = rows[spread(len(rows), _SAMPLED)]
+    """A digest of the rows; of many of some of them, the first and the last among them."""
+    some = rows if rows.nbytes <= _READ_WHOLE else rows[spread(len(rows), _SAMPLED)]
     return hashlib.blake2b(some.tobytes(), digest_size=16).hexdigest()
 
 

@@ -61,7 +61,7 @@ class LocalIndex(Index):
         chosen = self.recipe.expansion if expansion is None else expansion
         check_names(chosen, reranking)
         gallery = self._searchable.gallery(dim)
-        queries = checked_rows(rows, int(self._store.meta("dim") or 0))
+        queries = checked_rows(rows, self._store.dim)
         given = None if relevant is None else editing.rows_given(self._store, relevant, len(queries))
         if not gallery.paths:
             return [[] for _ in queries]

@@ -76,7 +76,7 @@ class Store(Records):
 
     def generation(self) -> int:
         """Changes whenever what a search answers may have changed."""
-        return int(self.meta("generation") or 0)
+        return self.whole("generation")
 
     @override
     @contextmanager
@@ -124,6 +124,14 @@ class Store(Records):
         except RecipeError as error:
             raise damaged(self.location, f"its recipe cannot be read: {error}") from error
 
+    @property
+    @override
+    def dim(self) -> int:
+        dim = super().dim
+        for (row,) in self._database.read("SELECT row FROM descriptors LIMIT 1"):
+            self._decoded(row, "a picture", dim)  # or memory would be asked for as a damaged number says
+        return dim
+
     @override
     def put_facts(self, facts: Mapping[str, str]) -> None:
         with self._changing() as db:
@@ -157,7 +165,7 @@ class Store(Records):
 
     @override
     def rows_of_each(self, digests: Sequence[bytes]) -> dict[bytes, np.ndarray]:
-        dim, rows = int(self.meta("dim") or 0), {}
+        dim, rows = self.dim, {}
         for start in range(0, len(digests), _AT_ONCE):
             some = digests[start : start + _AT_ONCE]
             query = f"SELECT digest, row FROM descriptors WHERE digest IN ({','.join('?' * len(some))})"  # noqa: S608
@@ -296,7 +304,7 @@ class Store(Records):
             )
             ((told,),) = self._database.read(query, some)
             for pair in told.split(",") if told else ():
-                digest, path = map(bytes.fromhex, pair.split())
+                digest, _, path = map(bytes.fromhex, pair.partition(" "))
                 files.setdefault(digest, []).append(path)
         return {digest: [os.fsdecode(path) for path in sorted(paths)] for digest, paths in files.items()}
 
@@ -324,7 +332,7 @@ class Store(Records):
 
     @override
     def matrix(self) -> tuple[list[str], list[bytes], np.ndarray]:
-        dim = int(self.meta("dim") or 0)
+        dim = self.dim
         count = self.count_pictures()
         rows = np.empty((count, dim), np.float32)
         paths, digests = [], []
@@ -355,7 +363,7 @@ class Store(Records):
 
     def rows_of(self, contents: Sequence[int] | np.ndarray) -> np.ndarray:
         """Rows of contents by their numbers, which are rising and all there, (n, d) float32."""
-        dim = int(self.meta("dim") or 0)
+        dim = self.dim
         rows = np.empty((len(contents), dim), np.float32)
         for start in range(0, len(rows), _AT_ONCE):
             some = [int(number) for number in contents[start : start + _AT_ONCE]]
@@ -366,7 +374,7 @@ class Store(Records):
 
     @override
     def each_row(self) -> Iterator[np.ndarray]:
-        dim = int(self.meta("dim") or 0)
+        dim = self.dim
         rows = self._database.stream("SELECT row FROM descriptors")
         while some := [self._decoded(row, "a picture", dim) for (row,) in islice(rows, _ROWS_AT_ONCE)]:
             yield np.array(some)

@@ -16,7 +16,7 @@ from jaxtyping import Float
 from coocnet.data.benchmarks import Progress, data_folder
 from coocnet.data.images import Box, unreadable
 from coocnet.describe import Describer
-from coocnet.errors import BenchmarkError, ImageError, printable
+from coocnet.errors import UNREADABLE, BenchmarkError, ImageError, printable
 from coocnet.fetch import sha256_of
 from coocnet.output import written_whole
 
@@ -180,12 +180,12 @@ def _rows_file(keys_file: Path) -> Path:
 def _loaded(file: Path, keys_file: Path) -> np.ndarray:
     try:
         with open(file, "rb") as stream:
-            array: np.ndarray = np.load(stream, allow_pickle=False)
+            array: np.ndarray = np.lib.format.read_array(stream, allow_pickle=False)  # type: ignore[no-untyped-call]
     except OSError as error:
         if error.errno in (errno.EMFILE, errno.ENFILE, errno.EACCES, errno.EIO):
             raise BenchmarkError(f"{printable(file)} cannot be read now: {error.strerror}") from error
         raise BenchmarkError(_unreadable(keys_file, error)) from error
-    except (ValueError, EOFError) as error:
+    except UNREADABLE as error:
         raise BenchmarkError(_unreadable(keys_file, error)) from error
     return array
 

@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from coocnet.errors import TrainingError, printable
+from coocnet.errors import TrainingError, printable, quoted
 from coocnet.output import written_whole
 
 CHECKPOINT = "checkpoint.safetensors"
@@ -87,8 +87,10 @@ class State:
             if metadata["kind"] != _KIND:
                 raise TrainingError(f"{name} is no checkpoint of a training")
             state = cls(**json.loads(metadata["state"]), tensors=load(content))
-        except (SafetensorError, ValueError, KeyError, TypeError) as error:
-            raise TrainingError(f"the checkpoint {name} is damaged ({error}): delete it, or train anew") from error
+        except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
+            raise TrainingError(
+                f"the checkpoint {name} is damaged ({quoted(error)}): delete it, or train anew"
+            ) from error
         if state.run != run:
             raise TrainingError(
                 f"{name} is of a training with other pictures, another recipe or other settings: to begin anew ask "

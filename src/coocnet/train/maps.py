@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from coocnet.describe import Describer
-from coocnet.errors import ImageError, TrainingError, printable
+from coocnet.errors import UNREADABLE, ImageError, TrainingError, printable
 from coocnet.output import written_whole
 from coocnet.recipe import PRIORS, REVISION
 
@@ -87,10 +87,10 @@ class Maps:
     def _one(self, path: str) -> np.ndarray:
         file = self._file(path)
         try:
-            held: np.ndarray = np.load(file, allow_pickle=False)
-            if held.ndim == 3 and held.dtype in (np.float16, np.float32):
+            held: object = np.load(file, allow_pickle=False)
+            if isinstance(held, np.ndarray) and held.ndim == 3 and held.dtype in (np.float16, np.float32):
                 return held
-        except (OSError, ValueError, EOFError):
+        except UNREADABLE:
             with suppress(OSError):
                 file.unlink(missing_ok=True)
         ((_, a),) = self._computed([path])

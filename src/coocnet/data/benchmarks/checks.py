@@ -96,7 +96,7 @@ def number(text: str) -> float:
     try:
         return float(text)
     except ValueError:
-        raise Bad(f"a box is four numbers, got {printable(text)!r}") from None
+        raise Bad(f"a box is four numbers, got {short(text)}") from None
 
 
 def short(value: object) -> str:

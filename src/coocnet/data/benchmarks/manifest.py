@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from coocnet.data.benchmarks.checks import Bad, box, checked_truth, number, told
+from coocnet.data.benchmarks.checks import Bad, box, checked_truth, number, short, told
 from coocnet.data.benchmarks.pickles import text_of
 from coocnet.data.images import Box
 from coocnet.errors import printable
@@ -33,12 +33,12 @@ def from_manifest(path: str | os.PathLike[str], *, name: str, measures: Sequence
     """
     with told(printable(path)):
         rows = csv.DictReader(io.StringIO(text_of(Path(path))))
-        if missing := {"image", "instance", "role"} - {*(rows.fieldnames or ())}:
-            raise Bad(f"its first line names the columns image, instance, role; there is no {sorted(missing)[0]}")
         position: dict[str, int] = {}
         showing: dict[str, set[int]] = defaultdict(set)
         asked: dict[tuple[str, str, Box | None], None] = {}
         try:
+            if missing := {"image", "instance", "role"} - {*(rows.fieldnames or ())}:
+                raise Bad(f"its first line names the columns image, instance, role; there is no {sorted(missing)[0]}")
             for row in rows:
                 with _line(rows.line_num):
                     image, instance, role, part = _parsed(row)
@@ -47,7 +47,7 @@ def from_manifest(path: str | os.PathLike[str], *, name: str, measures: Sequence
                         if instance:
                             showing[instance].add(place)
                     if role != "database" and (image, instance, part) in asked:
-                        raise Bad(f"the query {printable(image)} is there twice")
+                        raise Bad(f"the query {short(image)} is there twice")
                     if role != "database":
                         asked[image, instance, part] = None
         except csv.Error as error:
@@ -79,11 +79,11 @@ def _parsed(row: Mapping[str, str | None]) -> tuple[str, str, str, Box | None]:
     image, instance, role = ((row.get(key) or "").strip() for key in ("image", "instance", "role"))
     parts = image.replace("\\", "/").split("/")
     if not image or not image.isprintable() or ".." in parts or parts[0] == "" or ":" in parts[0]:
-        raise Bad(f"an image is a path below the folder, got {printable(image)!r}")
+        raise Bad(f"an image is a path below the folder, got {short(image)}")
     if role not in ROLES:
-        raise Bad(f"a role is one of {', '.join(ROLES)}, got {printable(role)!r}")
+        raise Bad(f"a role is one of {', '.join(ROLES)}, got {short(role)}")
     if role != "database" and not instance:
-        raise Bad(f"the query {printable(image)} has no instance")
+        raise Bad(f"the query {short(image)} has no instance")
     edges = [(row.get(edge) or "").strip() for edge in _EDGES]
     if role == "database" or not any(edges):
         return image, instance, role, None

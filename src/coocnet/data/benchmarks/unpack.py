@@ -8,6 +8,7 @@ Pythons do not have.
 from __future__ import annotations
 
 import gzip
+import lzma
 import os
 import shutil
 import stat
@@ -86,7 +87,7 @@ def _understood(source: Path) -> Iterator[None]:
         yield
     except (
         *(tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, EOFError, ValueError, LookupError),
-        *(RuntimeError, NotImplementedError, OverflowError),
+        *(RuntimeError, NotImplementedError, OverflowError, MemoryError, lzma.LZMAError),
     ) as error:
         start = _first_bytes(source)
         page = ": it holds a web page" if start.lstrip()[:1] == b"<" else ""

@@ -387,7 +387,7 @@ class MilvusRecords(Records):
     def matrix(self) -> tuple[list[str], list[bytes], np.ndarray]:
         listed = [(row["key"], row["digest"]) for row in self._server.rows("pictures", "", ["digest"])]
         place = {digest: at for at, digest in enumerate(dict.fromkeys(digest for _, digest in listed))}
-        rows = np.zeros((len(place), int(self.meta("dim") or 0)), np.float32)
+        rows = np.zeros((len(place), self.dim), np.float32)
         for digests, some in self.vectors.each():
             for digest, row in zip(digests, some, strict=True):
                 if digest in place:
