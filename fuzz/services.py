@@ -12,11 +12,12 @@ import subprocess
 import sys
 import time
 import urllib.parse
+import weakref
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import h11
 import numpy as np
@@ -394,6 +395,7 @@ class _Server:
                 self.port = int(line.split("127.0.0.1:")[1].split("/")[0])
                 break
         self.told = 0
+        weakref.finalize(self, _end, self._process, self._log)
 
     def check(self) -> None:
         """It still runs, and has logged no accident."""
@@ -402,6 +404,12 @@ class _Server:
         logged = self._log.read()
         self.told += len(logged.encode())
         assert "Traceback" not in logged, logged[-1500:]
+
+
+def _end(process: subprocess.Popen[str], log: IO[str]) -> None:
+    process.terminate()
+    process.communicate()
+    log.close()
 
 
 def _with_parent() -> None:

@@ -373,10 +373,10 @@ def test_what_opens_a_damaged_index_names_the_repair(place, page) -> None:
     [
         ("UPDATE meta SET value = 'x' WHERE key = 'dim'", "its fact dim is 'x'"),
         ("UPDATE meta SET value = 'backbone = 7' WHERE key = 'recipe'", "its recipe cannot be read"),
-        ("UPDATE meta SET value = x'ff' WHERE key = 'recipe'", "its recipe cannot be read|Could not decode"),
+        ("UPDATE meta SET value = x'ff' WHERE key = 'recipe'", "a value in it is of the type bytes|Could not decode"),
         ("DELETE FROM meta WHERE key = 'recipe'", "its recipe is lost"),
         ("UPDATE whitenings SET content = x'00'", "its whitening cannot be read"),
-        ("UPDATE descriptors SET digest = x'00' WHERE id = 3", "a content's digest"),
+        ("UPDATE descriptors SET digest = x'00' WHERE id = 3", "a digest in it has 1 bytes"),
         ("UPDATE descriptors SET row = x'00' WHERE id = 3", "has 1 bytes instead of 800"),
         (f"UPDATE descriptors SET row = x'{'0000c07f' * DIM}' WHERE id = 3", "not finite"),
         ("DELETE FROM descriptors WHERE id = 3", "pictures without a row"),

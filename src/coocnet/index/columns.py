@@ -20,7 +20,7 @@ _KINDS: dict[str, type] = {
     "value": str,
     "version": int,
 }
-_DIGEST_BYTES = 16
+DIGEST_BYTES = 16
 
 Check = Callable[[Iterable[tuple[Any, ...]]], str]
 """Says what is wrong with some rows; nothing, if they are right."""
@@ -35,7 +35,7 @@ def check_of(names: Iterable[str]) -> Check:
             for at, name, kind in wanted:
                 if type(row[at]) is not kind:
                     return f"a {name} in it is of the type {type(row[at]).__name__}"
-                if name == "digest" and len(row[at]) != _DIGEST_BYTES:
+                if name == "digest" and len(row[at]) != DIGEST_BYTES:
                     return f"a digest in it has {len(row[at])} bytes"
         return ""
 

@@ -20,6 +20,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from coocnet.errors import CoocnetError
+from coocnet.index.columns import DIGEST_BYTES
 from coocnet.index.database import DATABASE_NAME, Database, name_of_fact, sum_of
 from coocnet.recipe import Recipe
 from coocnet.whitening import Whitening
@@ -27,7 +28,6 @@ from coocnet.whitening import Whitening
 _PAGE_BYTES = 4096
 _LEAF_OF_TABLE = 0x0D
 _UNIT_WITHIN = 1e-3
-DIGEST_BYTES = 16
 Row = tuple[Any, ...]
 
 

@@ -23,7 +23,7 @@ from coocnet.index import removals
 from coocnet.index.database import Database, damaged, forget_sums, now, put_meta, put_sum, sole_writer
 from coocnet.index.facts import NO_WHITENING, StoredWhitening
 from coocnet.index.records import Described, Records, Removal, SyncedFolder
-from coocnet.index.salvage import DIGEST_BYTES, is_right
+from coocnet.index.salvage import is_right
 from coocnet.recipe import Recipe
 from coocnet.whitening import Whitening
 
@@ -343,7 +343,7 @@ class Store(Records):
         for position, (path, digest, row) in enumerate(self._database.stream(query, (count,))):
             rows[position] = self._decoded(row, printable(os.fsdecode(path)), dim)
             paths.append(os.fsdecode(path))
-            digests.append(self._checked(digest))
+            digests.append(digest)
         if len(paths) < count:  # some were dropped meanwhile, or point nowhere
             self._check_pictures_have_rows()
         return paths, digests, self._finite(rows[: len(paths)])
@@ -351,7 +351,7 @@ class Store(Records):
     def listing(self) -> tuple[list[bytes], np.ndarray, np.ndarray]:
         """Paths in order, and for each its content's digest, (n, 16) uint8, and number, (n,) int64; no rows."""
         contents = self._database.read("SELECT id, digest FROM descriptors")
-        digests = np.frombuffer(b"".join(self._checked(digest) for _, digest in contents), np.uint8).reshape(-1, 16)
+        digests = np.frombuffer(b"".join(digest for _, digest in contents), np.uint8).reshape(-1, 16)
         numbers = np.array([number for number, _ in contents], np.int64)
         pictures = self._database.read("SELECT path, descriptor FROM pictures ORDER BY path")
         shown = np.array([number for _, number in pictures], np.int64)
@@ -377,12 +377,7 @@ class Store(Records):
         dim = self.dim
         rows = self._database.stream("SELECT row FROM descriptors")
         while some := [self._decoded(row, "a picture", dim) for (row,) in islice(rows, _ROWS_AT_ONCE)]:
-            yield np.array(some)
-
-    def _checked(self, digest: bytes) -> bytes:
-        if len(digest) != DIGEST_BYTES:
-            raise damaged(self.location, f"a content's digest has {len(digest)} bytes instead of {DIGEST_BYTES}")
-        return digest
+            yield self._finite(np.array(some))
 
     def _finite(self, rows: np.ndarray) -> np.ndarray:
         if not np.isfinite(rows).all():
