@@ -265,7 +265,7 @@ HEAD = "image,instance,role,x1,y1,x2,y2\n"
         (HEAD + "a.jpg,t,database\n", "0 queries"),
         (HEAD + "a.jpg,t,query\n", "0 database pictures"),
         (HEAD + "a.jpg,t,both\nb.jpg,t,db\n", "line 3: a role is one of database, query, both, got 'db'"),
-        (HEAD + "a.jpg,,both\n", "line 2: the query a.jpg has no instance"),
+        (HEAD + "a.jpg,,both\n", "line 2: the query 'a.jpg' has no instance"),
         (HEAD + ",t,both\n", "line 2: an image is a path"),
         (HEAD + "../a.jpg,t,both\n", "a path below the folder"),
         (HEAD + "/a.jpg,t,both\n", "a path below the folder"),
@@ -273,7 +273,7 @@ HEAD = "image,instance,role,x1,y1,x2,y2\n"
         (HEAD + "a.jpg,t,query,1,2,3\n", "line 2: a box is four numbers"),
         (HEAD + "a.jpg,t,query,1,2,3,x\n", "line 2: a box is four numbers, got 'x'"),
         (HEAD + "a.jpg,t,query,3,2,1,4\n", "line 2: in a box x1 is left"),
-        (HEAD + "a.jpg,t,both\na.jpg,t,both\n", "line 3: the query a.jpg is there twice"),
+        (HEAD + "a.jpg,t,both\na.jpg,t,both\n", "line 3: the query 'a.jpg' is there twice"),
         (HEAD + "a" * 200_000 + ",t,both\n", "field larger"),
     ],
 )
