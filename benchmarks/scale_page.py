@@ -8,7 +8,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pages
-from coocnet.cli.planning import counted, gib, lasting
+from coocnet.cli.planning import gib, lasting
+from coocnet.cli.terminal import counted
 from coocnet.data.thumbnails import THUMBNAIL_PX
 from coocnet.errors import InputError
 from coocnet.planning import FIGURES, KIND, Plan, plan, rate_per_core

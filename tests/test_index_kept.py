@@ -257,8 +257,6 @@ def test_what_is_kept_counts_as_part_of_the_index(place, rows) -> None:
         before = index.info().size_bytes
         index.search(rows[:1], k=1)
         assert index.info().size_bytes >= before + rows.nbytes
-    (place / "index.sqlite").unlink()
-    put(place, named(rows))
 
 
 def test_a_search_from_what_is_kept_loads_no_torch(place, rows) -> None:

@@ -37,6 +37,14 @@ def place(milvus: MilvusServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[str
         yield place
 
 
+@pytest.fixture
+def lite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The place of an index in Milvus Lite, whose writers wait for one another no longer than they have to."""
+    pytest.importorskip("milvus_lite", reason="needs: pip install milvus-lite")
+    monkeypatch.setattr("coocnet.index.milvus.lease._SETTLES_S", 0.05)
+    return f"milvus-lite://{tmp_path}/index"
+
+
 def put(index: Index, rows: dict[str, np.ndarray]) -> None:
     """Stores rows under paths, as a sync would."""
     store = index._store
@@ -143,10 +151,8 @@ def test_a_collection_that_was_not_finished_is_made_anew(place: str, photos: Pat
         assert index.contents == 60
 
 
-def test_milvus_lite_has_no_approximate_search(tmp_path: Path) -> None:
-    pytest.importorskip("milvus_lite", reason="needs: pip install milvus-lite")
-    place = f"milvus-lite://{tmp_path}/index"
-    with open_index(place, Recipe(whitening="none")) as index, pytest.raises(InputError, match="needs a server"):
+def test_milvus_lite_has_no_approximate_search(lite: str) -> None:
+    with open_index(lite, Recipe(whitening="none")) as index, pytest.raises(InputError, match="needs a server"):
         index.build_ann()
 
 
@@ -224,12 +230,10 @@ def test_a_writer_that_is_killed_loses_and_doubles_nothing(
 
 
 def test_a_search_whose_whitening_is_replaced_meanwhile_begins_anew(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    lite: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pytest.importorskip("milvus_lite", reason="needs: pip install milvus-lite")
-    monkeypatch.setattr("coocnet.index.milvus.lease._SETTLES_S", 0.05)
-    place, rows = f"milvus-lite://{tmp_path}/index", synthetic_rows(200)
-    with open_index(place, Recipe(whitening="none")) as index, open_index(place) as writer:
+    rows = synthetic_rows(200)
+    with open_index(lite, Recipe(whitening="none")) as index, open_index(lite) as writer:
         put(index, named(rows))
         writer.learn_whitening(dim=8)
         vectors = index._store.vectors
@@ -249,12 +253,10 @@ def test_a_search_whose_whitening_is_replaced_meanwhile_begins_anew(
 
 
 def test_facts_that_are_asked_for_while_a_whitening_is_replaced_are_those_after(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    lite: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pytest.importorskip("milvus_lite", reason="needs: pip install milvus-lite")
-    monkeypatch.setattr("coocnet.index.milvus.lease._SETTLES_S", 0.05)
-    place, rows = f"milvus-lite://{tmp_path}/index", synthetic_rows(100)
-    with open_index(place, Recipe(whitening="none")) as index, open_index(place) as writer:
+    rows = synthetic_rows(100)
+    with open_index(lite, Recipe(whitening="none")) as index, open_index(lite) as writer:
         put(index, named(rows))
         writer.learn_whitening(dim=8)
         vectors = index._store.vectors
@@ -269,13 +271,9 @@ def test_facts_that_are_asked_for_while_a_whitening_is_replaced_are_those_after(
         assert index.whitening().dim == 6
 
 
-def test_what_was_dropped_while_an_index_was_opened_is_left_out(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    pytest.importorskip("milvus_lite", reason="needs: pip install milvus-lite")
-    monkeypatch.setattr("coocnet.index.milvus.lease._SETTLES_S", 0.05)
-    place, rows = f"milvus-lite://{tmp_path}/index", synthetic_rows(100)
-    with open_index(place, Recipe(whitening="none")) as writer:
+def test_what_was_dropped_while_an_index_was_opened_is_left_out(lite: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = synthetic_rows(100)
+    with open_index(lite, Recipe(whitening="none")) as writer:
         put(writer, named(rows))
         writer.learn_whitening(dim=8)
         for moment in ("_is_finished", "name"):
@@ -288,17 +286,15 @@ def test_what_was_dropped_while_an_index_was_opened_is_left_out(
                 return whole(server, kind)
 
             monkeypatch.setattr(Server, moment, after_a_change)
-            with open_index(place) as index:
+            with open_index(lite) as index:
                 assert index.search(rows[:1], k=1)[0][0].digest == digest_of(rows[0])
             assert getattr(Server, moment) is whole
 
 
 def test_what_an_interruption_left_unfinished_is_dropped_by_the_next_writer(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    lite: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pytest.importorskip("milvus_lite", reason="needs: pip install milvus-lite")
-    monkeypatch.setattr("coocnet.index.milvus.lease._SETTLES_S", 0.05)
-    with open_index(f"milvus-lite://{tmp_path}/index", Recipe(whitening="none")) as index:
+    with open_index(lite, Recipe(whitening="none")) as index:
         put(index, named(synthetic_rows(50)))
         server = index._store._server
         with monkeypatch.context() as patch:
@@ -335,20 +331,15 @@ def test_a_scheme_without_its_slashes_is_no_folder(tmp_path: Path, monkeypatch: 
     assert not list(tmp_path.iterdir())
 
 
-def test_a_reason_that_is_too_long_for_milvus_is_cut_to_whole_letters(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    pytest.importorskip("milvus_lite", reason="needs: pip install milvus-lite")
-    monkeypatch.setattr("coocnet.index.milvus.lease._SETTLES_S", 0.05)
-    with open_index(f"milvus-lite://{tmp_path}/index", Recipe()) as index:
+def test_a_reason_that_is_too_long_for_milvus_is_cut_to_whole_letters(lite: str) -> None:
+    with open_index(lite, Recipe()) as index:
         with index._store.sole_writer():
             index._store.note_sync("/photos", {"/photos/a.jpg": "x" + "ü" * 40_000})
         assert index.info().skipped == {"/photos/a.jpg": "x" + "ü" * 32_767}
 
 
-def test_what_a_server_answers_is_no_reason_to_ask_whether_it_runs(tmp_path: Path) -> None:
-    pytest.importorskip("milvus_lite", reason="needs: pip install milvus-lite")
-    server = Server(Address.of(f"milvus-lite://{tmp_path}/index"))
+def test_what_a_server_answers_is_no_reason_to_ask_whether_it_runs(lite: str) -> None:
+    server = Server(Address.of(lite))
     with pytest.raises(IndexStorageError) as caught:
         server.count("nothing")
     server.close()
@@ -356,12 +347,10 @@ def test_what_a_server_answers_is_no_reason_to_ask_whether_it_runs(tmp_path: Pat
 
 
 def test_a_writer_that_stood_still_for_too_long_writes_no_more(
-    tmp_path: Path, recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+    lite: str, recipe: Recipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pytest.importorskip("milvus_lite", reason="needs: pip install milvus-lite")
-    monkeypatch.setattr("coocnet.index.milvus.lease._SETTLES_S", 0.05)
     monkeypatch.setattr("coocnet.index.milvus.lease._LASTS_S", 0.5)
-    with open_index(f"milvus-lite://{tmp_path}/index", recipe) as index:
+    with open_index(lite, recipe) as index:
         with index._store.sole_writer():
             time.sleep(0.6)
             with pytest.raises(IndexBusyError, match="others may write"):

@@ -24,12 +24,11 @@ from coocnet.errors import (
     NewerIndexError,
 )
 from coocnet.index import kept, open_index
-from coocnet.index import repair as repairing
 from coocnet.index.database import DATABASE_NAME, LOCK_NAME
 from coocnet.index.repair import repair
 from coocnet.recipe import Recipe
 from coocnet.whitening import fit_pca
-from indexing import contents, digest_of, held, named, put, sync, synthetic_rows
+from indexing import Unused, contents, digest_of, held, named, put, sync, synthetic_rows
 
 PAGE = 4096
 DIM = 200
@@ -294,7 +293,7 @@ def test_an_approximate_search_that_is_damaged_is_dropped_and_built_anew_by_the_
     assert not list(place.glob("approximate-*"))
     assert not repair(place, check=True).damage
     with open_index(place) as index:
-        assert "build it anew" in index.info().out_of_force
+        assert "a repair took it away" in index.info().out_of_force
         assert "approximate search of 1500 pictures built" in index._made_ready(None)
         assert not index.info().out_of_force
 
@@ -322,7 +321,7 @@ def test_what_is_in_the_log_is_saved_too(place) -> None:
     assert report.rows == 301
 
 
-@pytest.mark.parametrize("when", ["_carried", "_put_in_place"])
+@pytest.mark.parametrize("when", ["coocnet.index.repair._carried", "coocnet.index.copies.put_in_place"])
 def test_an_interrupted_repair_leaves_the_index_as_it_was_and_is_run_again(place, monkeypatch, when) -> None:
     spoil(place, root(place, "pictures"))
     before = database(place).read_bytes()
@@ -331,7 +330,7 @@ def test_an_interrupted_repair_leaves_the_index_as_it_was_and_is_run_again(place
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(repairing, when, interrupted)
+        patched.setattr(when, interrupted)
         patched.setattr(shutil, "rmtree", lambda *_, **__: None)  # a kill takes nothing away
         with pytest.raises(KeyboardInterrupt):
             repair(place)
@@ -391,6 +390,31 @@ def test_what_a_search_reads_and_cannot_be_right_is_told(place, monkeypatch, sta
         with pytest.raises(ForeignIndexError, match=says) as told, open_index(place) as index:
             index.search(np.eye(1, DIM, dtype=np.float32), k=1)
         assert f"coocnet repair {place}" in str(told.value)
+
+
+@pytest.mark.parametrize(
+    ("statement", "says"),
+    [
+        ("UPDATE descriptors SET row = zeroblob(800) WHERE id = 5", "rows are not as they were stored: 1"),
+        ("UPDATE meta SET value = '9' WHERE key = 'generation'", "has changed: 'generation'"),
+        ("DROP INDEX pictures_by_descriptor", "no index pictures_by_descriptor"),
+    ],
+)
+def test_a_sync_tells_damage_that_it_would_not_meet(place, tmp_path, statement, says) -> None:
+    execute(place, statement)
+    (tmp_path / "photos").mkdir()
+    before = database(place).read_bytes()
+    with open_index(place) as index, pytest.raises(ForeignIndexError, match=f"{says}.*coocnet repair"):
+        index.sync(tmp_path / "photos", describer=Unused, allow_empty=True)
+    assert database(place).read_bytes() == before
+
+
+def test_a_sync_of_an_index_too_large_to_be_looked_over_goes_on(place, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr("coocnet.index.store._LOOKED_OVER_BYTES", database(place).stat().st_size - 1)
+    execute(place, "UPDATE meta SET value = '9' WHERE key = 'generation'")
+    (tmp_path / "photos").mkdir()
+    with open_index(place) as index:
+        index.sync(tmp_path / "photos", describer=Unused, allow_empty=True)
 
 
 def test_other_things_are_refused(place, tmp_path) -> None:

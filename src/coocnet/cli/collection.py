@@ -17,6 +17,7 @@ from coocnet.cli.app import (
     with_weights,
 )
 from coocnet.cli.terminal import (
+    counted,
     err,
     json_path,
     out,
@@ -140,7 +141,7 @@ def index(
             raise typer.Exit(130) from None
         refused = _build_ann(opened, report, show) if ann else None
         info = opened.info()
-    print_report(report, f"{printable(info.location)} holds {info.pictures} pictures.")
+    print_report(report, f"{printable(info.location)} holds {counted(info.pictures, 'picture')}.")
     if refused is not None:
         raise refused
 

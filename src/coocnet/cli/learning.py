@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from coocnet.cli.app import DEFAULT_INDEX, DeviceOption, IndexOption, WeightsOption, app, with_weights
-from coocnet.cli.terminal import download_progress, err, out, plain, progress_display, tell_unverified
+from coocnet.cli.terminal import counted, download_progress, err, out, plain, progress_display, tell_unverified
 from coocnet.errors import InputError, printable
 from coocnet.output import checked_target, written_whole
 
@@ -151,7 +151,7 @@ def views(
         )
     for error in (*found.skipped, *found.unread_folders, *skipped):
         err.print(f"Skipped: {plain(error)}")
-    out.print(f"{plain(output)} holds {len(chosen) - len(skipped)} pictures with {count} views of each")
+    out.print(f"{plain(output)} holds {counted(len(chosen) - len(skipped), 'picture')} with {count} views of each")
 
 
 def spread_evenly(paths: list[str], at_most: int | None) -> list[str]:

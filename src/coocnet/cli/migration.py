@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from coocnet.cli.app import app
-from coocnet.cli.terminal import err, out, plain, progress_display
+from coocnet.cli.terminal import counted, err, out, plain, progress_display
 from coocnet.errors import printable
 
 
@@ -39,7 +39,8 @@ def migrate(
         had_ann = there.info().approximate is not None
         place = printable(here.location)
     out.print(
-        f"{place} holds {report.pictures} pictures ({report.copied} copied now), each compared with the original.",
+        f"{place} holds {counted(report.pictures, 'picture')} ({report.copied} copied now), "
+        "each compared with the original.",
         soft_wrap=True,
     )
     if had_ann:

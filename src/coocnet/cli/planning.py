@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from coocnet.cli.app import JsonOption, app
-from coocnet.cli.terminal import out, plain, print_json
+from coocnet.cli.terminal import counted, out, plain, print_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -117,11 +117,6 @@ def lasting(time_s: float) -> str:
         if time_s >= 2 * size:
             return f"{time_s / size:,.{0 if time_s >= 20 * size else 1}f} {unit}"
     return f"{1000 * time_s:,.{0 if time_s >= 0.01 else 1}f} ms"
-
-
-def counted(count: int, what: str) -> str:
-    """So many of something, in words."""
-    return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
 def _print_rows(title: str, rows: Iterable[tuple[str, ...]]) -> None:

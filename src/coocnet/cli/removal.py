@@ -9,7 +9,7 @@ import typer
 
 from coocnet.cli.app import DEFAULT_INDEX, DeviceOption, IndexOption, app
 from coocnet.cli.collection import print_report
-from coocnet.cli.terminal import download_progress, out, plain, progress_display, tell_unverified
+from coocnet.cli.terminal import counted, download_progress, out, plain, progress_display, tell_unverified
 from coocnet.errors import InputError, printable
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def restore(
 
             report = opened.restore(digests, describer=describer)
         held = opened.info()
-    print_report(report, f"{printable(held.location)} holds {held.pictures} pictures.")
+    print_report(report, f"{printable(held.location)} holds {counted(held.pictures, 'picture')}.")
 
 
 def _print_removed(taken_out: Mapping[bytes, Sequence[str]]) -> None:

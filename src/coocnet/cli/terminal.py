@@ -32,6 +32,11 @@ def plain(value: object) -> str:
     return escape(printable(str(value)))
 
 
+def counted(count: int, what: str) -> str:
+    """So many of something, in words."""
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
+
+
 def print_json(document: Mapping[str, object]) -> None:
     """One JSON document on one line."""
     print(json.dumps(document))

@@ -42,6 +42,7 @@ RECALL = 0.95
 _UNASKED_RECALL, _UP_TO = 0.9, (10, 20, 50, LONGEST)
 _MISSING = 'an approximate search needs FAISS: pip install "coocnet[ann]"'
 _OVERTAKEN = "more than a fifth of the pictures came since it was built; the next sync builds it anew"
+_TAKEN_AWAY = b"taken away by a repair\n"
 _ANEW = "build it anew with coocnet index DIR --ann"
 ANOTHER_WHITENING = f"it was built with another whitening; {_ANEW}"
 """Why one is no longer in force."""
@@ -233,6 +234,8 @@ class Standing:
                     return cls(Approximate(info, array("digests"), facts["state"], array("shown"), file))
         except UNREADABLE:
             pass
+        if _is_taken_away(folder):
+            return cls(reason=f"a repair took it away; {_ANEW}")
         return cls(reason=f"its files are damaged, or of another version; {_ANEW}")
 
     def is_due(self, digests: UInt8[np.ndarray, "n 16"]) -> bool:
@@ -259,7 +262,7 @@ class Standing:
 
 def damage(folder: Path) -> str:
     """What is damaged of an approximate search that is kept; empty where nothing is, or nothing is kept."""
-    if not Standing.is_kept(folder) or not os.stat(folder / _BESIDE.table).st_size:
+    if not Standing.is_kept(folder) or _is_taken_away(folder):
         return ""
     try:
         with _BESIDE.reading(folder) as (facts, array):
@@ -273,10 +276,16 @@ def damage(folder: Path) -> str:
     return ""
 
 
+def _is_taken_away(folder: Path) -> bool:
+    with suppress(OSError), open(folder / _BESIDE.table, "rb") as stream:
+        return stream.read(len(_TAKEN_AWAY) + 1) == _TAKEN_AWAY
+    return False
+
+
 def take_away(folder: Path) -> None:
-    """Takes away what is kept, and leaves an empty table in its place, for which the next sync builds one anew."""
+    """Takes away what is kept, and leaves a word in its place, for which the next sync builds one anew."""
     if Standing.is_kept(folder):
-        (folder / _BESIDE.table).write_bytes(b"")
+        (folder / _BESIDE.table).write_bytes(_TAKEN_AWAY)
         for file in folder.glob(_BESIDE.files.format("*")):
             file.unlink(missing_ok=True)
 

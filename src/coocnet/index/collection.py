@@ -38,7 +38,12 @@ BUILDING = "Building an approximate search"
 
 
 class Index(ABC):
-    """A collection's rows, wherever they are. Made by :func:`open_index`; usable in a ``with`` block."""
+    """A collection's rows, wherever they are. Made by :func:`open_index`; usable in a ``with`` block.
+
+    Args:
+        store: the records, opened.
+        recipe: what the caller asks for; None for the recipe that is stored.
+    """
 
     def __init__(self, store: Records, recipe: Recipe | None = None) -> None:
         self._store = store
@@ -274,7 +279,13 @@ class Index(ABC):
 
     @abstractmethod
     def approximates(self, *, k: int, expansion: str | None = None, reranking: str = "none") -> bool:
-        """Whether :meth:`search` would answer approximately where nobody asks for either."""
+        """Whether :meth:`search` would answer approximately where nobody asks for either.
+
+        Args:
+            k: as for :meth:`search`, and so are the others.
+            expansion: the recipe's if not given.
+            reranking: "none", or a name in ``coocnet.ranking.RERANKINGS``.
+        """
 
     @abstractmethod
     def let_rows_stand(self, share: float) -> None:
@@ -556,7 +567,11 @@ class Index(ABC):
         return layer.fit(self._store, self.recipe, dim=dim, shrinkage=shrinkage, pairs=pairs)
 
     def learn_whitening(self, *, dim: int | None = None, shrinkage: float | None = None) -> Whitening:
-        """Fits a PCA-whitening on the pictures here and puts it in force, as if given; arguments as for fitting.
+        """Fits a PCA-whitening on the pictures here and puts it in force, as if given.
+
+        Args:
+            dim: as for :meth:`fit_whitening`.
+            shrinkage: as for :meth:`fit_whitening`.
 
         Raises:
             WhiteningError: too few pictures for what is asked.

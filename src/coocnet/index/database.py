@@ -12,10 +12,10 @@ import sqlite3
 import stat
 import time
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from filelock import FileLock, Timeout
 
@@ -36,6 +36,8 @@ DERIVED_NAMES = ("gallery", "neighbours.npz", "approximate")
 """How the files begin that are made from the rows and may be removed at any time."""
 APPLICATION_ID = 0x434F4F43  # "COOC"
 SCHEMA_VERSION = 1
+_LAST_FORMAT = 999
+"""No index will have a format beyond; a file that says so is damaged."""
 _BUSY_TIMEOUT_S = 30
 OBJECTS = {
     "meta": "table",
@@ -146,6 +148,11 @@ class Database:
             finally:
                 self._check_unchanged()
 
+    def damage(self, look: Callable[[sqlite3.Connection], list[str]]) -> list[str]:
+        """What a look at the database finds, in one transaction over this connection."""
+        with self._transaction("BEGIN") as db:
+            return look(db)
+
     def read(self, query: str, values: Sequence[object] = ()) -> list[tuple[Any, ...]]:
         """All rows of a query."""
         with typed_errors(self.location):
@@ -211,6 +218,8 @@ class Database:
                 f"{printable(self.location / DATABASE_NAME)} is a database, but not a coocnet index: "
                 "choose another place."
             )
+        if tables and not is_format(version):
+            raise damaged(self.location, f"its format is {version}, which none has")
         if version > SCHEMA_VERSION:
             raise NewerIndexError(
                 f"{printable(self.location)} has format {version}; this coocnet reads up to {SCHEMA_VERSION}. "
@@ -273,6 +282,11 @@ def sole_writer(folder: Path) -> Iterator[None]:
         lock.release()
 
 
+def is_format(version: int) -> bool:
+    """Whether a format can be that of an index, of this coocnet or of a newer one."""
+    return 1 <= version <= _LAST_FORMAT
+
+
 def put_meta(db: sqlite3.Connection, key: str, value: str) -> None:
     """Stores a fact about the index as a whole, within a transaction."""
     db.execute("INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)", (key, value))
@@ -283,6 +297,14 @@ def put_sum(db: sqlite3.Connection, name: bytes, content: bytes) -> None:
     """Notes the checksum of a fact or a row, which SQLite keeps none of, for :mod:`coocnet.index.repair`."""
     db.execute(SUMS)
     db.execute("INSERT OR REPLACE INTO sums (name, sum) VALUES (?, ?)", (name, sum_of(content)))
+
+
+def sum_noted(db: sqlite3.Connection, name: bytes) -> object:
+    """The checksum that was noted under a name; None where none was, or none can be read."""
+    with suppress(sqlite3.DatabaseError):
+        found = db.execute("SELECT sum FROM sums WHERE name = ?", (name,)).fetchone()
+        return None if found is None else found[0]
+    return None
 
 
 def forget_sums(db: sqlite3.Connection) -> None:
@@ -335,11 +357,48 @@ def damaged(folder: Path, what: str) -> ForeignIndexError:
     return ForeignIndexError(f"{name} is damaged ({what}). See what can be saved: coocnet repair {name}")
 
 
+class Lost(NamedTuple):
+    """What is said of an index whose database is missing or empty; and whether its log is there."""
+
+    what: str
+    advice: str
+    has_log: bool
+
+
+def lost_database(folder: Path) -> Lost | None:
+    """What is left of an index whose database is missing or empty; None of any other place."""
+    database, log = folder / DATABASE_NAME, folder / f"{DATABASE_NAME}-wal"
+    is_there = _is_file(database)
+    if size_of(database) or not os.path.isdir(folder):
+        return None
+    name, has_log = printable(folder), size_of(log) > 0
+    advice = {
+        log.name if has_log else "": f"See what can be saved: coocnet repair {name}",
+        f"{DATABASE_NAME}.damaged-": f"A repair put that aside: call it {DATABASE_NAME}, and coocnet repair {name}",
+        **dict.fromkeys(DERIVED_NAMES, "Put the database back, or delete the folder and make the index anew."),
+    }
+    names = sorted(entry.name for entry in folder.iterdir())
+    found = [(one, said) for start, said in advice.items() for one in names if start and one.startswith(start)]
+    if not found or size_of(database):  # another process has made it just now
+        return None
+    what = f"its {DATABASE_NAME} is {'empty' if is_there else 'missing'}, beside {found[0][0]}"
+    return Lost(what, found[0][1], has_log)
+
+
+def size_of(path: Path) -> int:
+    """Of a file, in bytes; 0 where there is none."""
+    with suppress(FileNotFoundError):
+        return os.stat(path).st_size
+    return 0
+
+
 def check_place(folder: Path, *, may_make: bool) -> None:
-    """Refuses a place where an index neither is nor may be."""
+    """Refuses a place where an index neither is nor may be, or where one was whose database is lost."""
     name = printable(folder)
     if _is_file(folder):
         raise ForeignIndexError(f"{name} is a file; an index is a folder. Choose another place.")
+    if lost := lost_database(folder):  # to be said before SQLite is asked, which drops the log of an empty database
+        raise ForeignIndexError(f"{name} is damaged ({lost.what}). {lost.advice}")
     if _is_file(folder / DATABASE_NAME):
         return
     if not may_make:

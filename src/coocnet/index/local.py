@@ -23,7 +23,12 @@ from coocnet.recipe import Recipe
 
 
 class LocalIndex(Index):
-    """An index in a folder on this machine, searched exactly, or by FAISS where that was built."""
+    """An index in a folder on this machine, searched exactly, or by FAISS where that was built.
+
+    Args:
+        store: the folder's database, opened.
+        recipe: what the caller asks for; None for the recipe that is stored.
+    """
 
     _store: Store
 

@@ -31,7 +31,13 @@ class Described:
 
 @dataclass(frozen=True)
 class SyncedFolder:
-    """A folder of the collection: how many pictures of it are here, and when it was last looked through."""
+    """A folder of the collection.
+
+    Attributes:
+        path: the folder.
+        pictures: how many of it are here.
+        synchronised: when it was last looked through, UTC.
+    """
 
     path: str
     pictures: int
@@ -80,6 +86,13 @@ class Records(Facts):
         Raises:
             IndexBusyError: another one holds it.
             IndexStorageError: it cannot be written.
+        """
+
+    def check_soundness(self) -> None:
+        """Refuses a damaged index, where looking it over takes no more than a moment.
+
+        Raises:
+            ForeignIndexError: it is damaged.
         """
 
     @abstractmethod

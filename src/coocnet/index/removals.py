@@ -11,12 +11,15 @@ from collections.abc import Iterable
 
 from coocnet.data.remote import is_url
 from coocnet.data.walk import FileStamp
-from coocnet.index.database import REMOVED, Database, forget_sums
+from coocnet.index.database import REMOVED, Database, forget_sums, put_sum, sum_noted, sum_of
 from coocnet.index.records import Removal
 
 TAKEN_OUT = "taken out of the collection"
 """The reason under which a sync leaves such a file out."""
 CHANGED = f"changed since it was {TAKEN_OUT}"
+SUM = b"removed"
+"""What the checksum of all of them goes by."""
+NOT_AS_NOTED = "what was taken out of the collection is not as it was stored"
 _WHETHER_MADE = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'removed'"
 
 
@@ -46,18 +49,24 @@ def take_out(db: sqlite3.Connection, digests: Iterable[bytes]) -> int:
         count += db.execute(f"DELETE FROM pictures WHERE {of_content}", (digest,)).rowcount  # noqa: S608
         db.execute("DELETE FROM descriptors WHERE digest = ?", (digest,))
     forget_sums(db)
+    note_sum(db)
     return count
 
 
 def has_table(db: sqlite3.Connection) -> bool:
-    """Whether anything was ever taken out."""
+    """Whether there is a table of them."""
     return db.execute(_WHETHER_MADE).fetchone() is not None
 
 
+def knows(db: sqlite3.Connection, digest: bytes) -> bool:
+    """Whether a content was taken out."""
+    return has_table(db) and db.execute("SELECT 1 FROM removed WHERE digest = ?", (digest,)).fetchone() is not None
+
+
 def forget(db: sqlite3.Connection, digests: Iterable[bytes]) -> None:
-    """No longer remembers that these were taken out, within a transaction; others are no error."""
-    if has_table(db):
-        db.executemany("DELETE FROM removed WHERE digest = ?", ((digest,) for digest in digests))
+    """No longer remembers that these were taken out, within a transaction."""
+    db.executemany("DELETE FROM removed WHERE digest = ?", ((digest,) for digest in digests))
+    note_sum(db)
 
 
 def note(db: sqlite3.Connection, met: Iterable[Removal], *, as_they_are: bool) -> None:
@@ -74,6 +83,28 @@ def note(db: sqlite3.Connection, met: Iterable[Removal], *, as_they_are: bool) -
             "INSERT OR REPLACE INTO removed (digest, path, size_bytes, modified_ns) VALUES (?, ?, ?, ?)",
             (one.digest, os.fsencode(one.path), one.stamp.size_bytes, one.stamp.modified_ns),
         )
+    note_sum(db)
+
+
+def note_sum(db: sqlite3.Connection) -> None:
+    """Notes the checksum of all of them together, by which it is known that none is lost or changed."""
+    put_sum(db, SUM, _spelt(db))
+
+
+def is_as_noted(db: sqlite3.Connection) -> bool:
+    """Whether they are those that were noted, or none were.
+
+    Raises:
+        sqlite3.DatabaseError: they cannot be read.
+    """
+    noted = sum_noted(db, SUM)
+    return noted is None or noted == sum_of(_spelt(db))
+
+
+def _spelt(db: sqlite3.Connection) -> bytes:
+    rows = "SELECT digest, path, size_bytes, modified_ns FROM removed ORDER BY digest, path"
+    found = db.execute(rows).fetchall() if has_table(db) else []
+    return repr(found).encode(errors="surrogateescape")
 
 
 def _is_gone(path: str) -> bool:

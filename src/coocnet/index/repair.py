@@ -14,41 +14,42 @@ import os
 import secrets
 import shutil
 import sqlite3
-from collections import Counter
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from coocnet.data.images import content_digest, read_bytes
 from coocnet.data.remote import is_url
-from coocnet.errors import ForeignIndexError, InputError, NewerIndexError, printable
-from coocnet.index import approximate, kept, layer, prepared, salvage
+from coocnet.data.walk import FileStamp
+from coocnet.errors import ForeignIndexError, ImageError, InputError, printable
+from coocnet.index import approximate, copies, kept, layer, prepared, removals, salvage, soundness
 from coocnet.index.database import (
-    APPLICATION_ID,
     DATABASE_NAME,
     DERIVED_NAMES,
-    OBJECTS,
-    REMOVED,
-    SCHEMA_VERSION,
     Database,
     check_place,
-    missing,
+    lost_database,
+    name_of_fact,
     put_meta,
     put_sum,
     sole_writer,
     typed_errors,
 )
-from coocnet.index.derived import sweep
 from coocnet.index.facts import NO_WHITENING
 from coocnet.index.milvus.address import is_in_milvus
+from coocnet.index.records import Removal
 from coocnet.index.store import Store
 from coocnet.recipe import Recipe
+from coocnet.whitening import Whitening
 
-_LOG, _SHARED = f"{DATABASE_NAME}-wal", f"{DATABASE_NAME}-shm"
-_WORK = f"{DATABASE_NAME}.repairing"
-_KEPT = f"{DATABASE_NAME}.damaged-"
 _UNSEEN_BYTES = -1  # a size that no file has, so that the next sync reads it
-_MOST_TOLD = 5
 _APPROXIMATE = "approximate"
+_OF_ROWS = ("weights_sha256", "dim")
+_FACT = name_of_fact("")
+_CHOSEN = {"storage": "--storage", "thumbnails": "--thumbnails"}
+_WHITENING_LOST = (
+    "Which whitening was in force is lost: if you gave one, or none, say so again: coocnet index DIR --whitening FILE"
+)
 
 
 @dataclass
@@ -75,7 +76,7 @@ class RepairReport:
 
 
 def repair(location: str | os.PathLike[str], *, check: bool = False, recipe: Recipe | None = None) -> RepairReport:
-    """Looks an index over, and mends what is damaged.
+    """Looks an index over, and mends what is damaged; to be called where this process has not opened the index.
 
     Args:
         location: the index's own folder.
@@ -116,34 +117,35 @@ def _folder(location: str | os.PathLike[str]) -> Path:
         raise InputError(f"an index that is repaired is a folder on this machine, got {name!r}")
     folder = Path(os.path.abspath(os.path.expanduser(name)))
     with typed_errors(folder):
-        check_place(folder, may_make=False)
+        lost = lost_database(folder)
+        if lost is None or not lost.has_log:
+            check_place(folder, may_make=False)
+        if (folder / DATABASE_NAME).is_symlink():
+            raise InputError(
+                f"{printable(folder / DATABASE_NAME)} is a link, and repair would replace it by a file: put the file "
+                "that it leads to in its place, with its -wal if there is one, and repair it then"
+            )
     return folder
 
 
 def _repaired(folder: Path, recipe: Recipe | None) -> RepairReport:
-    _sweep(folder)
+    copies.sweep_up(folder)
     damage, derived = _damage_of(folder)
     report = RepairReport(str(folder), damage + list(derived))
     if damage:
         _rebuild(folder, recipe, report)
     for name in DERIVED_NAMES if damage else derived.values():
+        for file in folder.glob(f"{name}*"):
+            if file.is_dir():
+                shutil.rmtree(file)
+                if file.name.startswith(_APPROXIMATE):
+                    file.touch()
+            elif name != _APPROXIMATE:
+                file.unlink(missing_ok=True)
         if name == _APPROXIMATE:
             approximate.take_away(folder)
-            continue
-        for file in folder.glob(f"{name}*"):
-            file.unlink(missing_ok=True)
     report.is_mended = bool(report.damage)
     return report
-
-
-def _sweep(folder: Path) -> None:
-    """Takes away what an interrupted repair left, and whatever else was never finished."""
-    sweep(folder)
-    shutil.rmtree(folder / _WORK, ignore_errors=True)
-    for file in folder.glob(f"{_KEPT}*"):
-        if file.samefile(folder / DATABASE_NAME):  # not put aside yet
-            file.unlink()
-            file.with_name(f"{file.name}-wal").unlink(missing_ok=True)
 
 
 # Looking
@@ -151,100 +153,8 @@ def _sweep(folder: Path) -> None:
 
 def _damage_of(folder: Path) -> tuple[list[str], dict[str, str]]:
     """What is damaged of the database; and, where that is sound, of what is derived, with how its files begin."""
-    damage = _database_damage(folder / DATABASE_NAME)
+    damage = soundness.damage_of(folder / DATABASE_NAME)
     return damage, {} if damage else _derived_damage(folder)
-
-
-def _database_damage(path: Path) -> list[str]:
-    """What is damaged in a database, in words.
-
-    Raises:
-        IndexFileError: it is no index of ours, or of a newer one.
-    """
-    if salvage.size_bytes(path) and not salvage.is_database(path):
-        return [f"{DATABASE_NAME}: its first bytes are not those of a database"]
-    try:
-        with closing(_reading(path)) as db:
-            db.execute("BEGIN")
-            _check_ours(path, db)
-            told = [text for (text,) in db.execute(f"PRAGMA integrity_check({_MOST_TOLD})") if text != "ok"]
-            found = [line for text in told for line in text.splitlines() if not line.startswith("***")]
-            return [f"{DATABASE_NAME}: {line}" for line in found[:_MOST_TOLD]] or _wrong_schema(db) or _wrong_rows(db)
-    except sqlite3.OperationalError as error:
-        if any(text in str(error) for text in ("locked", "unable to open", "disk I/O")):
-            raise
-        return [f"{DATABASE_NAME}: {error}"]
-    except sqlite3.DatabaseError as error:
-        return [f"{DATABASE_NAME}: {error}"]
-
-
-def _reading(path: Path) -> sqlite3.Connection:
-    """A connection that changes nothing; where even the log cannot be opened, without it if it is empty."""
-    db = salvage.connect(path, "mode=ro")
-    try:
-        db.execute("SELECT count(*) FROM sqlite_master").fetchone()
-    except sqlite3.OperationalError:
-        db.close()
-        if salvage.size_bytes(path.with_name(f"{path.name}-wal")):
-            raise
-        return salvage.connect(path, "immutable=1")
-    except BaseException:
-        db.close()
-        raise
-    return db
-
-
-def _check_ours(path: Path, db: sqlite3.Connection) -> None:
-    """Refuses a readable database that is another's."""
-    tables = salvage.tables_of(db)
-    application = db.execute("PRAGMA application_id").fetchone()[0]
-    version = db.execute("PRAGMA user_version").fetchone()[0]
-    place = printable(path.parent)
-    if not tables:
-        raise missing(path.parent)
-    if application != APPLICATION_ID and not set(salvage.TABLES) - {salvage.OPTIONAL} <= tables:
-        raise ForeignIndexError(f"{place} holds a database, but not a coocnet index: there is nothing to repair.")
-    if application == APPLICATION_ID and version > SCHEMA_VERSION:
-        raise NewerIndexError(
-            f"{place} has format {version}: repair it with the coocnet that wrote it, or a newer one"
-        )
-
-
-def _wrong_schema(db: sqlite3.Connection) -> list[str]:
-    found = dict(db.execute("SELECT name, type FROM sqlite_master WHERE name NOT LIKE 'sqlite_%'").fetchall())
-    application = db.execute("PRAGMA application_id").fetchone()[0]
-    missing = [name for name, kind in OBJECTS.items() if found.get(name) != kind]
-    wrong = [f"{DATABASE_NAME}: no {OBJECTS[name]} {name}" for name in missing]
-    return wrong + [f"{DATABASE_NAME}: it is not marked as an index"] * (application != APPLICATION_ID)
-
-
-def _wrong_rows(db: sqlite3.Connection) -> list[str]:
-    """What stands in a sound database and cannot be right."""
-    facts = salvage.facts_of(db)
-    count, damage = {}, []
-    for name in sorted(salvage.TABLES.keys() & salvage.tables_of(db)):
-        dim = int(facts.get("dim", 0))
-        wrong = Counter(
-            salvage.is_right(name, row, dim) and not (name in salvage.SUMMED and salvage.contradicted(db, name, row))
-            for row in salvage.readable(db, name)
-        )
-        count[name] = wrong.total()
-        if wrong[False]:
-            damage.append(f"{wrong[False]} of {wrong.total()} entries of table {name} are not right")
-    needed = {"recipe", "made"} | ({"weights_sha256", "dim"} if count["descriptors"] else set())
-    damage += [f"what the index was made with is lost: {name}" for name in sorted(needed - facts.keys())]
-    lonely = db.execute(
-        "SELECT count(*) FROM pictures LEFT JOIN descriptors ON id = descriptor WHERE id IS NULL"
-    ).fetchone()[0]
-    if lonely:
-        damage.append(f"{lonely} pictures have no row")
-    if facts.get("whitening", NO_WHITENING) != NO_WHITENING and not _has_whitening(db, facts["whitening"]):
-        damage.append(f"the whitening in force, version {facts['whitening']}, is lost")
-    return damage
-
-
-def _has_whitening(db: sqlite3.Connection, version: str) -> bool:
-    return db.execute("SELECT 1 FROM whitenings WHERE version = ?", (int(version),)).fetchone() is not None
 
 
 def _derived_damage(folder: Path) -> dict[str, str]:
@@ -264,24 +174,26 @@ def _derived_damage(folder: Path) -> dict[str, str]:
 
 def _rebuild(folder: Path, recipe: Recipe | None, report: RepairReport) -> None:
     """Carries what can be read and can be right into a new database, which takes the damaged one's place."""
-    work = folder / _WORK
+    work = folder / copies.WORK
     work.mkdir()
     try:
-        copy = work / "damaged.sqlite"
-        shutil.copyfile(folder / DATABASE_NAME, copy)
-        if (folder / _LOG).is_file():
-            shutil.copyfile(folder / _LOG, work / f"{copy.name}-wal")
-        mended = _carried(copy, work, recipe, report)
-        assert not _database_damage(mended), "what was mended is damaged"
-        _put_in_place(folder, mended, report)
+        mended = _carried(folder, work, recipe, report)
+        assert not soundness.damage_of(mended), "what was mended is damaged"
+        report.kept_as = str(copies.put_in_place(folder, mended))
     finally:
         shutil.rmtree(work, ignore_errors=True)
 
 
-def _carried(copy: Path, work: Path, recipe: Recipe | None, report: RepairReport) -> Path:
-    old, is_its_own = _opened(copy, work)
-    with closing(old):
-        facts = salvage.facts_of(old)
+def _carried(folder: Path, work: Path, recipe: Recipe | None, report: RepairReport) -> Path:
+    opened = copies.opened(folder, work)
+    if opened.without_log:
+        report.damage.append(f"{copies.LOG}: it is damaged, or of another state of the index")
+        report.to_do.append(
+            "The log of the last changes could not be used: what was taken out of the collection since may come back "
+            "with the next sync."
+        )
+    with closing(opened.db) as old:
+        facts = _facts(old, recipe, report)
         with closing(Database.open(work / "mended", {})) as made:
             path = made.location / DATABASE_NAME
         with closing(salvage.connect(path, "mode=rw")) as new:
@@ -290,12 +202,9 @@ def _carried(copy: Path, work: Path, recipe: Recipe | None, report: RepairReport
             new.execute("BEGIN")
             new.execute("DELETE FROM meta")
             new.execute("DELETE FROM sums")
-            if not _carry_tables(old, new, facts, report) and not facts and not is_its_own:
-                raise ForeignIndexError(
-                    f"{printable(report.location)} holds no index: nothing in its {DATABASE_NAME} can be recognised. "
-                    "Make the index anew at another place."
-                )
-            _settle_facts(new, facts, recipe, report)
+            if not _carry_tables(old, new, facts, report) and not facts and not opened.has_its_head:
+                raise copies.nothing_left(folder)
+            _settle_facts(new, facts, report)
             new.execute("COMMIT")
             new.execute("PRAGMA journal_mode = WAL")
     with open(path, "rb+") as stream:
@@ -303,23 +212,53 @@ def _carried(copy: Path, work: Path, recipe: Recipe | None, report: RepairReport
     return path
 
 
-def _opened(copy: Path, work: Path) -> tuple[sqlite3.Connection, bool]:
-    """The damaged file opened, with a new first page where its own says nothing; and whether that is its own."""
-    for is_its_own in (True, False):
-        if not is_its_own:
-            salvage.with_new_first_page(copy, work)
-        elif not salvage.is_database(copy):
-            continue
-        db = salvage.connect(copy, "mode=rw")
-        with suppress(sqlite3.DatabaseError):
-            db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-            if set(salvage.TABLES) - {salvage.OPTIONAL} <= salvage.tables_of(db):
-                return db, is_its_own
-        db.close()
-    raise ForeignIndexError(
-        f"{printable(copy.parent.parent)} cannot be mended: nothing can be read of its {DATABASE_NAME}. "
-        "Make the index anew at another place."
-    )
+def _facts(old: sqlite3.Connection, recipe: Recipe | None, report: RepairReport) -> dict[str, str]:
+    """The facts that hold of what is carried, as far as they can be read or found out."""
+    facts = salvage.facts_of(old)
+    if "recipe" not in facts:
+        facts = {name: value for name, value in facts.items() if name not in _OF_ROWS}
+    known = salvage.recipe_of(facts["recipe"]) if "recipe" in facts else recipe
+    if known is not None and not facts.keys() >= {"recipe", *_OF_ROWS} and (found := _recognised(old, known)):
+        facts |= {"recipe": known.to_toml(), **found}
+    _tell_lost_facts(old, facts, report)
+    if "recipe" not in facts and recipe is not None:
+        facts["recipe"] = recipe.to_toml()
+    return facts
+
+
+def _tell_lost_facts(old: sqlite3.Connection, facts: dict[str, str], report: RepairReport) -> None:
+    """Says which facts are lost; the whitening in force is then the last one that was stored, if there is one."""
+    noted = (name for name in salvage.stream(old, "SELECT name FROM sums") if isinstance(name, bytes))
+    named = {name.removeprefix(_FACT).decode(errors="replace") for name in noted if name.startswith(_FACT)}
+    named |= {row[0] for row in salvage.readable(old, "meta") if isinstance(row[0], str)}
+    is_lost = "made" not in facts  # every index has it
+    chosen = [
+        f"{key} ({option})" for key, option in _CHOSEN.items() if key not in facts and (is_lost or key in named)
+    ]
+    if chosen:
+        report.to_do.append(f"If you had chosen these for the index, choose them again: {', '.join(chosen)}.")
+    if "whitening" in facts or not (is_lost or "whitening" in named):
+        return
+    versions = [row[0] for row in salvage.readable(old, "whitenings") if salvage.is_right("whitenings", row, 0)]
+    if versions and facts.keys() >= {"recipe", *_OF_ROWS}:
+        facts["whitening"] = str(max(versions))
+        report.to_do.append(
+            f"Which whitening was in force is lost: it is the last one that was stored, version {max(versions)}."
+        )
+    elif versions or "whitening" in named or not salvage.can_be_read(old, "whitenings"):
+        report.to_do.append(_WHITENING_LOST)
+
+
+def _recognised(old: sqlite3.Connection, recipe: Recipe) -> dict[str, str]:
+    """What rows of this recipe are of, by a stored whitening that was fitted on such; nothing where there is none."""
+    for row in salvage.readable(old, "whitenings"):
+        if salvage.is_right("whitenings", row, 0):
+            whitening = Whitening.from_bytes(row[3])
+            weights = whitening.provenance.get("weights_sha256", "")
+            fits = whitening.provenance.get("row_fingerprint") == recipe.row_fingerprint()
+            if fits and salvage.is_right("meta", ("weights_sha256", weights), 0):
+                return {"weights_sha256": weights, "dim": str(len(whitening.mean))}
+    return {}
 
 
 def _carry_tables(
@@ -328,11 +267,10 @@ def _carry_tables(
     """Carries what can be read and can be right; says how many entries."""
     before = new.total_changes
     dim = int(facts.get("dim", 0))
-    whole = facts.keys() >= {"recipe", "weights_sha256", "dim"}  # else nobody knows what the rows are
+    whole = facts.keys() >= {"recipe", *_OF_ROWS}  # else nobody knows what the rows are
     names = ["folders", "skipped", *(["whitenings", "pictures", "descriptors"] if whole else [])]
     there = salvage.tables_of(old)
     if salvage.OPTIONAL in there:
-        new.execute(REMOVED)
         names.append(salvage.OPTIONAL)
     for name in names:
         columns = salvage.TABLES[name].columns
@@ -347,60 +285,54 @@ def _carry_tables(
     new.execute("UPDATE pictures SET size_bytes = ?", (_UNSEEN_BYTES,))
     report.pictures = new.execute("SELECT count(*) FROM pictures").fetchone()[0]
     report.rows = new.execute("SELECT count(*) FROM descriptors").fetchone()[0]
+    _settle_removals(old, new, report)
+    if not salvage.can_be_read(old, "folders"):
+        report.to_do.append("Folders of the index may be lost: name each to a sync once, as with coocnet index DIR.")
     return carried
 
 
-def _settle_facts(
-    new: sqlite3.Connection, facts: dict[str, str], recipe: Recipe | None, report: RepairReport
-) -> None:
+def _settle_removals(old: sqlite3.Connection, new: sqlite3.Connection, report: RepairReport) -> None:
+    """Says where it may be lost what was taken out; of files that are still there it is found out again."""
+    is_lost = True
+    with suppress(sqlite3.DatabaseError):
+        there = salvage.OPTIONAL in salvage.tables_of(old)
+        is_lost = not removals.is_as_noted(old) or (there and not salvage.can_be_read(old, salvage.OPTIONAL))
+    if is_lost:
+        known = {path for (path,) in new.execute("SELECT path FROM removed")}
+        out = [path for (path,) in new.execute("SELECT path FROM skipped WHERE reason = ?", (removals.TAKEN_OUT,))]
+        for path in (os.fsdecode(path) for path in out if path not in known):
+            if not is_url(path):
+                with suppress(ImageError, OSError):
+                    digest, status = content_digest(read_bytes(path)), os.stat(path)
+                    stamp = FileStamp(status.st_size, status.st_mtime_ns)
+                    is_here = new.execute("SELECT 1 FROM descriptors WHERE digest = ?", (digest,)).fetchone()
+                    if not is_here:  # else the file is another picture by now
+                        removals.note(new, [Removal(digest, path, stamp)], as_they_are=True)
+        report.to_do.append(
+            "Which pictures were taken out of the collection may be lost in part, and such come back with the next "
+            "sync: coocnet restore lists those that are known or were found again, coocnet remove takes others out."
+        )
+    removals.note_sum(new)
+
+
+def _settle_facts(new: sqlite3.Connection, facts: dict[str, str], report: RepairReport) -> None:
     """Stores the facts that hold for what was carried."""
     if "recipe" not in facts:
-        if recipe is None:
-            raise ForeignIndexError(
-                f"{printable(report.location)} is damaged, and the recipe that it was made with is lost: name "
-                f"it, as with: coocnet repair {printable(report.location)} --recipe mini. "
-                "Its pictures are described anew."
-            )
-        facts["recipe"] = recipe.to_toml()
-    if not report.rows:
-        facts = {name: value for name, value in facts.items() if name not in {"weights_sha256", "dim", "engines"}}
-    version = facts.get("whitening", NO_WHITENING)
-    if version != NO_WHITENING and not _has_whitening(new, version):
-        del facts["whitening"]
-        report.to_do.append(
-            "The whitening is lost: if you gave one, give it again: coocnet index DIR --whitening FILE"
+        raise ForeignIndexError(
+            f"{printable(report.location)} is damaged, and the recipe that it was made with is lost: name "
+            f"it, as with: coocnet repair {printable(report.location)} --recipe mini. "
+            "Rows that cannot be told to be of this recipe are described anew."
         )
+    if not report.rows:
+        facts = {name: value for name, value in facts.items() if name not in {*_OF_ROWS, "engines"}}
+    version = facts.get("whitening", NO_WHITENING)
+    if version != NO_WHITENING and not soundness.has_whitening(new, version):
+        del facts["whitening"]
+        report.to_do.append(_WHITENING_LOST)
     facts.setdefault("made", _now().isoformat(timespec="seconds"))
     facts |= {"generation": str(int(facts.get("generation", 0)) + 1), "change": secrets.token_hex(8)}
     for key, value in facts.items():
         put_meta(new, key, value)
-
-
-def _put_in_place(folder: Path, mended: Path, report: RepairReport) -> None:
-    original, log = folder / DATABASE_NAME, folder / _LOG
-    aside = folder / f"{_KEPT}{_now():%Y%m%dT%H%M%S}-{secrets.token_hex(2)}"
-    if salvage.size_bytes(log):
-        shutil.copyfile(log, aside.with_name(f"{aside.name}-wal"))
-    try:
-        os.link(original, aside)
-    except OSError:
-        shutil.copyfile(original, aside)
-    with suppress(sqlite3.DatabaseError), closing(salvage.connect(original, "mode=rw")) as db:
-        db.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # so that nothing is lost with the log, ended here or not
-    for file in (log, folder / _SHARED):
-        file.unlink(missing_ok=True)
-    os.replace(mended, original)
-    _sync_folder(folder)
-    report.kept_as = str(aside)
-
-
-def _sync_folder(folder: Path) -> None:
-    with suppress(OSError):  # where folders cannot be opened
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
 
 
 def _now() -> datetime.datetime:

@@ -21,13 +21,16 @@ import numpy as np
 
 from coocnet.errors import CoocnetError
 from coocnet.index.columns import DIGEST_BYTES
-from coocnet.index.database import DATABASE_NAME, Database, name_of_fact, sum_of
+from coocnet.index.database import DATABASE_NAME, Database, name_of_fact, sum_noted, sum_of
 from coocnet.recipe import Recipe
 from coocnet.whitening import Whitening
 
 _PAGE_BYTES = 4096
 _LEAF_OF_TABLE = 0x0D
 _UNIT_WITHIN = 1e-3
+_LONGEST_CONTENT = 1 << 20  # of a row of 262,144 numbers
+_FOLLOWED_PER_PAGE = 8
+_DIGITS = 18  # of a number that SQLite stores
 Row = tuple[Any, ...]
 
 
@@ -107,7 +110,7 @@ def readable(db: sqlite3.Connection, name: str) -> Iterator[Row]:
             first = tuple(row[at] for at in position)
             yield row
     tried: set[Any] = set()
-    for one in chain.from_iterable(_stream(db, query) for query in table.keys_elsewhere):
+    for one in chain.from_iterable(stream(db, query) for query in table.keys_elsewhere):
         if not isinstance(one, bytes | int) or one in tried:
             continue
         tried.add(one)
@@ -125,44 +128,63 @@ def _on_leaves(path: Path) -> Iterator[Row]:
     with open(path, "rb") as stream:
         size = int.from_bytes(stream.read(18)[16:], "big") or _PAGE_BYTES
         size = 65536 if size == 1 else size
+        pages = _Pages(stream, size, _FOLLOWED_PER_PAGE * os.fstat(stream.fileno()).st_size // size)
         number = 0
-        while number := number + 1:
-            stream.seek((number - 1) * size)
-            page = stream.read(size)
-            if len(page) < size:
-                return
+        while page := pages.read(number := number + 1):
             if page[0] == _LEAF_OF_TABLE:
                 for at in range(8, min(8 + 2 * int.from_bytes(page[3:5], "big"), size - 2), 2):
                     with suppress(IndexError):  # no cell of such a page
-                        if row := _content_in(stream, page, int.from_bytes(page[at : at + 2], "big")):
+                        if row := _content_in(pages, page, int.from_bytes(page[at : at + 2], "big")):
                             yield row
 
 
-def _content_in(stream: BinaryIO, page: bytes, at: int) -> Row | None:
+@dataclass
+class _Pages:
+    """The pages of a database, and how many more may be looked at because another one leads there."""
+
+    stream: BinaryIO
+    size: int
+    left: int
+
+    def read(self, number: int) -> bytes:
+        """A page, the first of which is 1; nothing where there is none."""
+        self.stream.seek((number - 1) * self.size)
+        page = self.stream.read(self.size)
+        return page if len(page) == self.size else b""
+
+    def follow(self, number: int) -> bytes:
+        """A page that another one names; nothing where there is none, or too many were asked for."""
+        self.left -= 1
+        return self.read(number) if number and self.left >= 0 else b""
+
+
+def _content_in(pages: _Pages, page: bytes, at: int) -> Row | None:
     """The row in a cell, if it can be one of a content."""
     length, at = _varint(page, at)
     number, at = _varint(page, at)
-    size, least = len(page), (len(page) - 12) * 32 // 255 - 23
+    size, least = pages.size, (pages.size - 12) * 32 // 255 - 23
     local = length if length <= size - 35 else least + (length - least) % (size - 4)
     local = least if local > size - 35 else local
     content, further = page[at : at + local], page[at + local : at + local + 4]
-    if length > stream.seek(0, os.SEEK_END):
-        return None
-    while len(content) < length:
-        stream.seek((int.from_bytes(further, "big") - 1) * size if any(further) else 0, os.SEEK_SET)
-        rest = stream.read(size)
-        if len(rest) < size:
-            return None
-        content, further = content + rest[4 : 4 + length - len(content)], rest[:4]
     header, place = _varint(content, 0)
-    kinds = []
-    while place < header:
+    kinds: list[int] = []
+    while place < header and len(kinds) < 3:
         kind, place = _varint(content, place)
         kinds.append(kind)
-    if len(kinds) != 3 or kinds[:2] != [0, 12 + 2 * DIGEST_BYTES] or kinds[2] < 12 or kinds[2] % 2:
+    if kinds[:2] != [0, 12 + 2 * DIGEST_BYTES] or len(kinds) < 3 or kinds[2] < 12 or kinds[2] % 2 or place != header:
         return None
     row = place + DIGEST_BYTES
-    return number, content[place:row], content[row : row + (kinds[2] - 12) // 2]
+    if length != row + (kinds[2] - 12) // 2 or length > _LONGEST_CONTENT:
+        return None
+    parts, missing = [content], length - len(content)
+    while missing > 0:
+        rest = pages.follow(int.from_bytes(further, "big"))
+        if not rest:
+            return None
+        parts.append(rest[4 : 4 + missing])
+        missing, further = missing - len(parts[-1]), rest[:4]
+    content = b"".join(parts)
+    return number, content[place:row], content[row:length]
 
 
 def _varint(content: bytes, at: int) -> tuple[int, int]:
@@ -173,6 +195,14 @@ def _varint(content: bytes, at: int) -> tuple[int, int]:
         if content[end] < 0x80:
             return number, end + 1
     return number << 8 | content[at + 8], at + 9
+
+
+def can_be_read(db: sqlite3.Connection, name: str) -> bool:
+    """Whether every row of a table can be read, and can be right."""
+    try:
+        return all(is_right(name, row, 0) for row in db.execute(f"SELECT {TABLES[name].columns} FROM {name}"))  # noqa: S608
+    except (sqlite3.DatabaseError, OverflowError):
+        return False
 
 
 def facts_of(db: sqlite3.Connection) -> dict[str, str]:
@@ -191,7 +221,8 @@ def _stream_rows(db: sqlite3.Connection, query: str, values: Row = ()) -> Iterat
         yield from db.execute(query, values)
 
 
-def _stream(db: sqlite3.Connection, query: str) -> Iterator[Any]:
+def stream(db: sqlite3.Connection, query: str) -> Iterator[Any]:
+    """What can be read of a query's rows."""
     return (key for (key,) in _stream_rows(db, query))
 
 
@@ -221,11 +252,8 @@ SUMMED: dict[str, Callable[[Row], tuple[bytes, bytes]]] = {
 
 def _agrees(db: sqlite3.Connection, name: bytes, content: bytes) -> bool:
     """Whether the checksum that was noted is that of a content, or none can be read."""
-    try:
-        noted = db.execute("SELECT sum FROM sums WHERE name = ?", (name,)).fetchone()
-    except sqlite3.DatabaseError:
-        return True
-    return noted is None or noted[0] == sum_of(content)
+    noted = sum_noted(db, name)
+    return noted is None or noted == sum_of(content)
 
 
 def with_new_first_page(path: Path, scratch: Path) -> None:
@@ -308,7 +336,7 @@ def _is_right_fact(row: Row) -> bool:
 
 
 def _is_count(text: str) -> bool:
-    return text.isascii() and text.isdigit()
+    return text.isascii() and text.isdigit() and len(text) <= _DIGITS
 
 
 def _is_hex(text: str) -> bool:
@@ -343,10 +371,3 @@ def is_database(path: Path) -> bool:
     with open(path, "rb") as stream:
         head = stream.read(100)
     return head[:16] == b"SQLite format 3\0" and set(head[18:20]) <= {1, 2}
-
-
-def size_bytes(path: Path) -> int:
-    """Of a file; 0 where there is none."""
-    with suppress(FileNotFoundError):
-        return os.stat(path).st_size
-    return 0

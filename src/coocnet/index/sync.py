@@ -50,7 +50,13 @@ class RowSource(Protocol):
 
 @dataclass
 class SyncProgress:
-    """Where a sync stands: files that needed a look so far, and in all; or pictures, of what it does afterwards."""
+    """Where a sync stands.
+
+    Attributes:
+        done: files that needed a look so far; or pictures, of what it does afterwards.
+        total: the same in all.
+        what: the step of the work, in words.
+    """
 
     done: int
     total: int
@@ -122,6 +128,7 @@ def synchronise(
 ) -> SyncReport:
     """See :meth:`coocnet.index.LocalIndex.sync`; to be called by the sole writer."""
     started = time.monotonic()
+    store.check_soundness()
     store.check_recipe(recipe)
     root = real_folder(folder)
     thumbnails = thumbnails_of(store, apart_from=root)

@@ -116,7 +116,7 @@ class MilvusRecords(Records):
 
     @override
     def check_in_place(self) -> None:
-        if "facts" not in self._server.kinds():
+        if "facts" not in self._server.made():
             raise IndexStorageError(f"{printable(self.place)} was deleted; open or make the index anew")
 
     @override

@@ -138,6 +138,7 @@ class Server:
             self._client.create_collection(self.name(kind), schema=schema, consistency_level="Session")
             self._client.create_index(self.name(kind), index, sync=False)  # of no rows, which takes no time
             self._client.load_collection(self.name(kind))
+        self._finished.add(kind)
 
     def _of_texts(self) -> str:
         """The index of texts that the server has; before 2.4 it was another."""
