@@ -21,6 +21,7 @@ KILLED = {
     "prepare": "`coocnet prepare`",
     "migrate": "`coocnet migrate`: folder to folder, to Milvus Lite, and back",
     "serve": "`coocnet serve` at work: syncing, taking pictures in and out",
+    "repair": "`coocnet repair`, then compared with one left in peace",
 }
 """What is killed, by its kind."""
 
@@ -28,12 +29,13 @@ KILLED = {
 def kills(found: dict[str, Any]) -> str:
     """Kills by what was killed."""
     lines = pages.head(["killed", "kills", "in the first moments", "rounds", "rounds equal to an undisturbed run"])
-    for kind, what in KILLED.items():
+    killed = {kind: what for kind, what in KILLED.items() if kind in found["kinds"]}
+    for kind, what in killed.items():
         one = found["kinds"][kind]
         early = str(one.get("in_the_first_moments", ""))
         equal = one["rounds"] - one.get("lost_by_milvus_lite", 0)
         lines.append(pages.row([what, str(one["kills"]), early, str(one["rounds"]), str(equal)]))
-    rounds = sum(found["kinds"][kind]["rounds"] for kind in KILLED)
+    rounds = sum(found["kinds"][kind]["rounds"] for kind in killed)
     equal = rounds - found["kinds"]["migrate"]["lost_by_milvus_lite"]
     lines.append(pages.row(["**in all**", f"**{found['kills']}**", "", f"**{rounds}**", f"**{equal}**"]))
     sync, serve = found["kinds"]["sync"], found["kinds"]["serve"]
@@ -63,34 +65,59 @@ def others(found: dict[str, Any]) -> str:
     kinds = found["kinds"]
     lines = pages.head(["fault", "tries", "what came of them"])
     for kind, tell in _TOLD.items():
-        one = kinds[kind]
-        if one.get("skipped"):
+        one = kinds.get(kind, {"rounds": 0})
+        if not one["rounds"]:
+            lines.append(pages.row([kind, "0", "not run"]))
+        elif one.get("skipped"):
             lines.append(pages.row([kind, "0", "skipped: nothing can be mounted on that machine"]))
         else:
             lines.append(pages.row([kind, str(one["rounds"]), tell(one)]))
     return "\n".join(lines)
 
 
+DAMAGED = {"damage": "damages", "damage with a log": "damages beside a log"}
+"""What is damaged, by its kind."""
+_MET: dict[str, dict[str, str]] = {
+    "met by `info`, `search` and `index` as they come:": {
+        "told by `info` or `search`, with what to do": "told_by_what_reads",
+        "told by `index` alone, before it wrote": "told_by_a_sync_alone",
+        "made good by the sync alone, to the last bit": "mended_by_a_sync_alone",
+        "found by `coocnet repair --check` alone": "found_by_a_look_alone",
+        "noticed by nobody: a row of an index without checksums, of length 1": "unnoticed",
+    },
+    "met by `coocnet repair` first, then by one sync:": {
+        "sound again, or sound still": "sound_or_mended",
+        "the recipe was nowhere in the file, and had to be named (`--recipe`)": "recipe_lost",
+        "nothing left to be saved: no row anywhere in the file": "nothing_left",
+        "no database, only its log: made anew": "nothing_left_but_a_log",
+        "what had been taken out was lost, as it said": "removals_lost",
+        "the whitening was lost, as it said": "whitening_lost",
+        "· one that was given, and was given again": "given_whitening_lost",
+        "another row of length 1, in an index without checksums": "unnoticed_after_repair",
+        "another recipe, in an index without checksums, met either way": "recipe_changed_without_checksums",
+    },
+}
+
+
 def damage(found: dict[str, Any]) -> str:
     """Damaged files, met by the commands and by the repair."""
-    one = found["kinds"]["damage"]
-    share = one["rows_saved"] / one["rows_before_damage"]
-    lines = pages.head([f"{one['rounds']} damages", ""])
-    met = {
-        "met by `info`, `search` and `index` as they come:": "",
-        "· told, with what to do": one.get("told_by_the_commands", 0),
-        "· made good by the sync alone, to the last bit": one.get("mended_by_a_sync_alone", 0),
-        "· found by `coocnet repair --check` alone": one.get("found_by_a_look_alone", 0),
-        "· noticed by nobody, a row hardly wrong": one.get("unnoticed", 0),
-        "met by `coocnet repair` first, then by one sync:": "",
-        "· sound again, or sound still": one.get("sound_or_mended", 0),
-        "· the recipe had to be named (`--recipe`)": one.get("recipe_lost", 0),
-        "· nothing left to be saved": one.get("nothing_left", 0),
-        "· what had been taken out was lost, and came back": one.get("removals_lost", 0),
-        "· not as before to the last bit": one.get("unnoticed_after_repair", 0),
-        "· rows saved, of all that were there": f"{100 * share:.1f} %",
-    }
-    return "\n".join([*lines, *(pages.row([what, str(count)]) for what, count in met.items())])
+    kinds = {kind: found["kinds"][kind] for kind in DAMAGED if kind in found["kinds"]}
+    if not kinds:
+        return "Not run."
+    lines = pages.head(["", *(f"{one['rounds']} {DAMAGED[kind]}" for kind, one in kinds.items())])
+    for title, counted in _MET.items():
+        lines.append(pages.row([title, *("" for _ in kinds)]))
+        lines += [
+            pages.row([f"· {what}", *(str(one.get(key, 0)) for one in kinds.values())])
+            for what, key in counted.items()
+        ]
+    for what, of in (
+        ("all that were there", "rows_before_damage"),
+        ("those left in the files", "rows_left_in_the_files"),
+    ):
+        shares = (f"{100 * one['rows_saved'] / max(1, one[of]):.1f} %" for one in kinds.values())
+        lines.append(pages.row([f"· rows saved, of {what}", *shares]))
+    return "\n".join(lines)
 
 
 def _disk(one: dict[str, int]) -> str:
@@ -103,8 +130,9 @@ def _disk(one: dict[str, int]) -> str:
 
 def _log(one: dict[str, int]) -> str:
     return (
-        f"the database's log damaged while the last changes were in it alone: {one['something_lost']} times some of "
-        "them were gone, none was wrong, and the next sync made them again"
+        "the database's log damaged or taken away while the last changes were in it alone, and "
+        f"{one['of_another_state_or_index']} times that of another state or index put in its place: a sync said so "
+        f"{one['told_by_a_sync']} times; what was lost was made again by the next, and nothing was wrong"
     )
 
 
@@ -137,11 +165,19 @@ _TOLD: dict[str, Callable[[dict[str, int]], str]] = {
 
 
 def about(found: dict[str, Any]) -> str:
-    """Where the figures come from."""
-    seeds = ", ".join(map(str, sorted({one["seed"] for one in found["kinds"].values()})))
-    command = found["command"].replace("make faults", "`make faults`")
+    """Where the figures come from: one run of all kinds, or which kinds are of which run."""
+    runs: dict[str, list[str]] = {}
+    for kind, one in found["kinds"].items():
+        runs.setdefault(one.get("command") or found.get("command", ""), []).append(kind)
+    told = [
+        (f"`{command}`" if command.startswith("python") else command.replace("make faults", "`make faults`"))
+        + ("" if len(runs) == 1 or " --only " in command else f" ({', '.join(kinds)})")
+        for command, kinds in runs.items()
+    ]
+    missing = [kind for kind in (*KILLED, *_TOLD, *DAMAGED) if kind not in found["kinds"]]
+    without = f", without {', '.join(missing)}" if missing else ""
     return (
-        f"{command}, seed {seeds}, Python {found['python']}, SQLite {found['sqlite']}; "
+        f"{'; '.join(told)}{without}; Python {found['python']}, SQLite {found['sqlite']}; "
         "figures in `results/faults.json`."
     )
 

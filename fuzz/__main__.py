@@ -34,18 +34,21 @@ _STARTS_S = 300.0
 
 def campaign(name: str, runs: int, seconds: float, seed: int, folder: Path) -> dict[str, Any]:
     """All inputs of a target, or as many as there is time for, in as many processes as they cost."""
+    one = target(name)
     pieces = runs // _PIECES if has_atheris() else runs
     halves = {"atheris": runs - pieces, "hypothesis": pieces}
     total: dict[str, Any] = {"runs": 0, "by": {}, "seconds": 0.0, "longest_s": 0.0, "most_mb": 0}
     outcomes: Counter[str] = Counter()
     findings: dict[str, dict[str, Any]] = {}
     for engine, wanted in halves.items():
-        done = deaths = 0
+        done = deaths = processes = 0
         until = time.monotonic() + seconds / len(halves)
         while done < wanted and deaths < _MOST_DEATHS and (left := until - time.monotonic()) > 0:
-            own = folder / f"{name}-{engine}-{deaths}"
+            own = folder / f"{name}-{engine}-{processes}"
             own.mkdir()
-            tally = _one_process(name, wanted - done, left, seed + 1000 * deaths, engine, own)
+            some = min(wanted - done, one.inputs_a_process)
+            tally = _one_process(name, some, left, seed + 1000 * processes, engine, own)
+            processes += 1
             done += tally["runs"]
             outcomes.update(tally["outcomes"])
             for key in ("longest_s", "most_mb"):
@@ -54,12 +57,9 @@ def campaign(name: str, runs: int, seconds: float, seed: int, folder: Path) -> d
             for title, found in tally["findings"].items():
                 known = findings.setdefault(title, {**found, "times": 0})
                 known["times"] += found["times"]
-            if tally["ended"]:
-                break
-            deaths += 1
+            deaths += not tally["ended"]
         total["by"][engine] = done
         total["runs"] += done
-    one = target(name)
     bounds = {"time_s": one.time_s, "memory_mb": one.memory_mb, "longest_bytes": one.longest_bytes}
     return {
         "reads": one.reads,

@@ -36,7 +36,7 @@ class _Never:
     recipe, weights_sha256, dim = _RECIPE, "0" * 64, _DIM
 
 
-def _filled(place: Path, photos: Path, count: int) -> None:
+def filled(place: Path, photos: Path, count: int) -> None:
     """An index of so many files of the folder, with rows that nobody described."""
     random = np.random.default_rng(count)
     rows = random.standard_normal((count, _DIM)) + 4 * np.eye(_DIM)[random.integers(0, 3, count)]
@@ -85,12 +85,13 @@ def _answer(index: Index, kind: str) -> _Answers:
 
 
 @cache
-def _database_seeds() -> list[bytes]:
+def database_seeds() -> list[bytes]:
+    """A small database of an index, whose pages are small too."""
     with TemporaryDirectory() as folder:
         place, photos = Path(folder) / "a.cooc", Path("/photos")
         real = Path(folder) / "photos"
         real.mkdir()
-        _filled(place, real, 3)
+        filled(place, real, 3)
         with sqlite3.connect(place / "index.sqlite") as db:
             db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
             for table in ("pictures", "folders", "skipped"):
@@ -164,7 +165,7 @@ _cells = st.one_of(
 _ENDLESS = (
     "CREATE VIEW removals AS WITH RECURSIVE c (x) AS (SELECT 1 UNION ALL SELECT x FROM c) SELECT x AS digest FROM c"
 )
-_edits = st.one_of(
+EDITS = st.one_of(
     st.tuples(st.sampled_from(_COLUMNS), _cells).map(
         lambda one: (f"UPDATE OR IGNORE {one[0][0]} SET {one[0][1]} = ?", (one[1],))
     ),
@@ -183,7 +184,7 @@ _edits = st.one_of(
 def _edited(some: list[tuple[str, tuple[object, ...]]]) -> bytes:
     with TemporaryDirectory() as folder:
         file = Path(folder) / "index.sqlite"
-        file.write_bytes(_database_seeds()[0])
+        file.write_bytes(database_seeds()[0])
         db = sqlite3.connect(file, isolation_level=None)
         db.execute("PRAGMA synchronous = OFF")
         for statement, values in some:
@@ -196,8 +197,8 @@ def _edited(some: list[tuple[str, tuple[object, ...]]]) -> bytes:
 DATABASES = Target(
     "databases of indexes (index.sqlite): opened, searched, synchronised",
     _database_prepared,
-    _database_seeds,
-    st.lists(_edits, min_size=1, max_size=3).map(_edited),
+    database_seeds,
+    st.lists(EDITS, min_size=1, max_size=3).map(_edited),
     time_s=5,
     longest_bytes=1 << 16,
 )
@@ -216,7 +217,7 @@ def _derived(kind: str) -> tuple[dict[str, bytes], dict[str, bytes], _Answers]:
     with TemporaryDirectory() as folder, _small_ones_are_kept():
         place, photos = Path(folder) / "a.cooc", Path(folder) / "photos"
         photos.mkdir()
-        _filled(place, photos, _COUNTS[kind])
+        filled(place, photos, _COUNTS[kind])
         with open_index(place) as index:
             answer = _answer(index, kind)
             if kind == "approximate":
@@ -281,4 +282,5 @@ DERIVED = Target(
     ),
     time_s=5,
     longest_bytes=1 << 17,
+    inputs_a_process=1500,
 )

@@ -12,14 +12,18 @@ from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
-import safetensors.numpy
+import safetensors.torch
 import torch
 from hypothesis import strategies as st
+from torch import nn
+from typing_extensions import override
 
 from coocnet.backbones import BACKBONES, load_backbone
 from coocnet.backbones.loading import read_checkpoint
+from coocnet.backbones.record import Backbone, Tap, Trunk
 from coocnet.nn import FactorisedFilter, load_filter, read_filter, save_filter
 from coocnet.train.checkpoint import State
 from coocnet.whitening import Whitening
@@ -62,47 +66,110 @@ def _headers(draw: st.DrawFn, names: list[str], metadata: st.SearchStrategy[dict
 
 # Weights
 
+_RAN: list[str] = []
+"""What a pickle of ours had run: nothing, unless whoever reads it runs what it says."""
+
+
+def _ran(what: str = "a function") -> str:
+    """What the pickles call; that it was called is a finding."""
+    _RAN.append(what)
+    return what
+
+
+class _Waking:
+    """Runs something where it is only made again, not called."""
+
+    def __setstate__(self, state: object) -> None:
+        _ran("__setstate__")
+
+    def __getstate__(self) -> object:
+        return {"a": 1}
+
+
+class _Call:
+    """Pickles as a call of any function."""
+
+    def __init__(self, function: Callable[..., object], arguments: tuple[object, ...]) -> None:
+        self._said = function, arguments
+
+    def __reduce__(self) -> tuple[Callable[..., object], tuple[object, ...]]:
+        return self._said
+
+
+_LEAVES_A_MARK = "__import__('fuzz.networks', fromlist=['_ran'])._ran('{}')"
+_HOSTILE: list[object] = [
+    _Call(_ran, ()),
+    _Call(eval, (_LEAVES_A_MARK.format("eval"),)),
+    _Call(exec, (_LEAVES_A_MARK.format("exec"),)),
+    _Waking(),
+]
+
+
+class _Tiny(Trunk):
+    """A network of some 60 numbers: files that fit it are small, and so are read to their end."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem0 = nn.Conv2d(3, 2, 3, bias=False)
+        self.head = nn.BatchNorm2d(2)
+
+    @override
+    def forward(self, x: torch.Tensor, tap: str) -> torch.Tensor:
+        return self.head(self.stem0(x)).relu()  # type: ignore[no-any-return]
+
+
+_TINY = Backbone(
+    "Tiny", _Tiny, {"head": Tap(2, 1, "head")}, 3, {"none": next(iter(BACKBONES["mini"].weights.values()))}
+)
+
+
+def _fitting() -> dict[str, torch.Tensor]:
+    random = torch.Generator().manual_seed(1)
+    return {
+        name: torch.rand(tensor.shape, generator=random) if tensor.is_floating_point() else tensor
+        for name, tensor in _Tiny().state_dict().items()
+    }
+
 
 @cache
 def _torch_files() -> list[bytes]:
-    named = {
-        "stem0.weight": torch.zeros(2, 3, 3, 3),
-        "head.bias": torch.ones(4, dtype=torch.float16),
-        "n": torch.tensor(3),
-    }
+    """Checkpoints that fit, plain and in a table, and such that have something run."""
+    named = _fitting()
     table: dict[str, object] = {
         "state_dict": named,
         "meta": {"mean": [0.1, 0.2], "whitening": np.ones((2, 3))},
         "epoch": 3,
     }
-    made = []
-    for content, new in ((named, True), (table, True), (table, False)):
-        stream = io.BytesIO()
-        torch.save(content, stream, _use_new_zipfile_serialization=new)
-        made.append(stream.getvalue())
-    return made
+    tables = [named, table, *({"state_dict": named, "epoch": one} for one in _HOSTILE)]
+    return [_torch_file(content, is_zip, 2) for content in tables for is_zip in (True, False)]
 
 
 @cache
 def _weights_seeds() -> list[bytes]:
-    tensors: dict[str, np.ndarray] = {
-        "stem0.weight": np.zeros((2, 3, 3, 3), np.float32),
-        "head.bias": np.ones(4, np.float16),
-    }
-    return [*_torch_files(), safetensors.numpy.save(tensors, {"format": "pt"})]
+    halves = {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in _fitting().items()}
+    safe = [safetensors.torch.save(tensors, {"format": "pt"}) for tensors in (_fitting(), halves)]
+    return [*_torch_files(), *safe]
 
 
 def _weights_prepared(folder: Path) -> Reads:
     safe, checkpoint = folder / "given.safetensors", folder / "given.pth"
+    shapes = {name: tensor.shape for name, tensor in _Tiny().state_dict().items()}
 
     def reads(data: bytes) -> None:
-        is_torch = data[:2] in (b"PK", b"\x80\x02") or zlib.crc32(data) % 4 == 0
+        is_torch = data[:2] in (b"PK", b"\x80\x02") or data[8:9] != b"{"
         place = checkpoint if is_torch else safe
         place.write_bytes(resealed_zip(data) if data[:2] == b"PK" and zlib.crc32(data) & 8 else data)
-        if is_torch:
-            read_checkpoint(place)
-        load_backbone("mini", str(place))
-        raise AssertionError("a network was made of a file that is too small for it")
+        _RAN.clear()
+        try:
+            if is_torch:
+                read_checkpoint(place)
+            with mock.patch.dict(BACKBONES, {"tiny": _TINY}):
+                trunk = load_backbone("tiny", str(place)).trunk
+        finally:
+            assert not _RAN, f"what a file said was run: {_RAN}"
+        assert {name: tensor.shape for name, tensor in trunk.state_dict().items()} == shapes
+        assert all(tensor.dtype in (torch.float32, torch.int64) for tensor in trunk.parameters())
+        assert trunk(torch.zeros(1, 3, 4, 4), "head").shape == (1, 2, 2, 2)
 
     return reads
 
@@ -124,20 +191,9 @@ def resealed_zip(data: bytes) -> bytes:
     return out.getvalue()
 
 
-class _Call:
-    """Pickles as a call of any function."""
-
-    def __init__(self, function: Callable[..., object], arguments: tuple[object, ...]) -> None:
-        self._said = function, arguments
-
-    def __reduce__(self) -> tuple[Callable[..., object], tuple[object, ...]]:
-        return self._said
-
-
 _RECONSTRUCT: Any = np.array(0).__reduce__()[0]
 _SCALAR: Any = np.float64(0).__reduce__()[0]
 _CALLS: list[tuple[Callable[..., object], tuple[object, ...]]] = [
-    (eval, ("1",)),
     (torch.zeros, (3,)),
     (bytearray, (1 << 40,)),
     (np.zeros, (1 << 40,)),
@@ -155,6 +211,7 @@ _leaves: st.SearchStrategy[Any] = st.one_of(
     st.integers(),
     st.floats(),
     st.sampled_from(_CALLS).map(lambda call: _Call(*call)),
+    st.sampled_from(_HOSTILE),
     st.builds(
         lambda shape, kind: torch.zeros(1, dtype=kind).expand(shape),
         st.lists(st.sampled_from([1, 2, 512, 1 << 20]), min_size=1, max_size=4).filter(
@@ -187,13 +244,34 @@ def _torch_file(content: object, is_zip: bool, protocol: int) -> bytes:
     return stream.getvalue()
 
 
+_kinds = st.sampled_from([torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.int64])
+
+
+@st.composite
+def _nearly_fitting(draw: st.DrawFn) -> bytes:
+    """Files that fit the network but for one tensor at most, of any numbers, with other things beside them."""
+    kind = draw(_kinds)
+    tensors = {name: one.to(kind) if one.is_floating_point() else one for name, one in _fitting().items()}
+    name = draw(st.sampled_from(list(tensors)))
+    if draw(st.booleans()):
+        tensors[draw(st.sampled_from([name, "other"]))] = torch.zeros(draw(st.lists(st.integers(0, 3), max_size=4)))
+    if draw(st.integers(0, 3)) == 0:
+        del tensors[name]
+    if draw(st.booleans()):
+        return safetensors.torch.save(tensors, {"format": "pt"})
+    beside = draw(st.dictionaries(_names, _leaves, max_size=2))
+    content: dict[Any, Any] = {**beside, "state_dict": tensors} if draw(st.booleans()) else {**tensors, **beside}
+    return _torch_file(content, draw(st.booleans()), draw(st.sampled_from([2, 4])))
+
+
 WEIGHTS = Target(
     "weights (safetensors, torch files)",
     _weights_prepared,
     _weights_seeds,
     st.one_of(
-        _headers([*BACKBONES["mini"].build().state_dict()][:4], st.just({"format": "pt"})),
+        _headers([*_Tiny().state_dict()], st.just({"format": "pt"})),
         st.builds(_torch_file, _tables, st.booleans(), st.sampled_from([2, 4])),
+        _nearly_fitting(),
     ),
     time_s=5,
 )

@@ -19,6 +19,7 @@ TARGETS = {
     "archives": "archives.ARCHIVES",
     "databases": "indexes.DATABASES",
     "derived": "indexes.DERIVED",
+    "repairs": "repairs.REPAIRS",
     "http": "services.HTTP",
     "sockets": "services.SOCKETS",
 }

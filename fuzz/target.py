@@ -27,6 +27,7 @@ class Target:
         time_s: of the processor, that one input may take.
         memory_mb: that the process may ask for beyond what it holds before the first input.
         longest_bytes: of an input.
+        inputs_a_process: after which another one goes on: the fuzzer keeps inputs, which takes memory too.
     """
 
     reads: str
@@ -36,6 +37,7 @@ class Target:
     time_s: float = 2.0
     memory_mb: int = 512
     longest_bytes: int = 1 << 15
+    inputs_a_process: int = 1 << 30
 
 
 class UnsayableError(AssertionError):

@@ -6,6 +6,8 @@ import json
 import os
 import pickle
 import re
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -34,7 +36,6 @@ from coocnet.backbones import (
     lookup,
     weights_cache,
 )
-from coocnet.backbones.loading import _read_tensors
 from coocnet.backbones.resnetv2 import _max_pool_same
 from coocnet.errors import InputError, WeightsMismatchError, WeightsMissingError
 from coocnet.fetch import sha256_of
@@ -659,13 +660,40 @@ def test_a_download_with_other_bytes_is_not_kept(
     assert not (weights_cache() / wanted.file).exists()
 
 
-@pytest.mark.parametrize("error", [MemoryError("12"), RuntimeError("unable to mmap 9 bytes: Cannot allocate memory")])
-def test_weights_for_which_memory_is_wanting_are_not_called_damaged(tmp_path, monkeypatch, error) -> None:
-    def without_memory(*_: object, **__: object) -> None:
-        raise error
+_READS_WITHIN = """
+import resource, sys
+from pathlib import Path
+from coocnet.backbones.loading import _read_tensors
+held = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (held + (int(sys.argv[2]) << 20),) * 2)
+try:
+    _read_tensors(Path(sys.argv[1]))
+except Exception as error:
+    print(type(error).__name__)
+"""
+linux_only = pytest.mark.skipif(sys.platform != "linux", reason="limits of memory are those of Linux")
 
-    monkeypatch.setattr("coocnet.backbones.loading.load_file", without_memory)
-    monkeypatch.setattr(torch, "load", without_memory)
-    for name in ("weights.safetensors", "weights.pth"):
-        with pytest.raises(MemoryError):
-            _read_tensors(tmp_path / name)
+
+def ending_within(megabytes: int, place: Path) -> str:
+    words = [sys.executable, "-c", _READS_WITHIN, str(place), str(megabytes)]
+    return subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip()
+
+
+@linux_only
+@pytest.mark.parametrize("ending", [".safetensors", ".pth"])
+def test_weights_for_which_memory_is_wanting_are_not_called_damaged(tmp_path: Path, ending: str) -> None:
+    place = tmp_path / f"weights{ending}"
+    write = save_file if ending == ".safetensors" else torch.save
+    write({"a": torch.zeros(1 << 24)}, place)
+    assert ending_within(16, place) == "MemoryError"
+
+
+@linux_only
+def test_weights_that_ask_for_more_memory_than_they_hold_are_called_damaged(tmp_path: Path) -> None:
+    place = tmp_path / "weights.pth"
+    torch.save({"a": torch.zeros(1)}, place, _use_new_zipfile_serialization=False)
+    content = place.read_bytes()
+    letters = b"X\x10\x00\x00\x00protocol_version"
+    assert content.count(letters) == 1
+    place.write_bytes(content.replace(letters, b"X\xff\xff\xff\x7f" + letters[5:]))
+    assert ending_within(512, place) == "WeightsMismatchError"

@@ -148,9 +148,18 @@ def test_rankings_that_are_no_positions_are_refused(tmp_path: Path) -> None:
         read_rankings(place, TRUTH)
 
 
-def test_a_whitening_beyond_the_numbers_it_computes_with_is_refused() -> None:
-    with pytest.raises(WhiteningError, match="finite"):
-        Whitening.from_bytes(Whitening(np.zeros(2), np.full((1, 2), 1e300)).to_bytes())
+@pytest.mark.parametrize("kind", [np.float16, np.float32, np.float64])
+def test_rankings_of_any_float_are_read(tmp_path: Path, kind: type) -> None:
+    np.save(tmp_path / "ranks.npy", np.array([[1, 0]], kind))
+    assert read_rankings(tmp_path / "ranks.npy", TRUTH).tolist() == [[1, 0]]
+
+
+@pytest.mark.parametrize(
+    ("mean", "projection", "says"), [(0, 1e300, "finite"), (0, 3e38, "too large"), (1e30, 1e9, "too large")]
+)
+def test_a_whitening_beyond_the_numbers_it_computes_with_is_refused(mean, projection, says) -> None:
+    with pytest.raises(WhiteningError, match=says):
+        Whitening.from_bytes(Whitening(np.full(2, mean), np.full((1, 2), projection)).to_bytes())
 
 
 @pytest.mark.parametrize(
@@ -257,6 +266,16 @@ def test_a_checkpoint_with_sides_beyond_all_numbers_is_refused(tmp_path: Path) -
     place.write_bytes(len(text).to_bytes(8, "little") + text)
     with pytest.raises(TrainingError, match="damaged"):
         State.load(place, "a run")
+
+
+def test_a_filter_beyond_the_numbers_it_computes_with_is_refused(tmp_path: Path) -> None:
+    for value in (1e300, np.nan, np.inf):
+        np.save(tmp_path / "f.npy", np.full((2, 2, 3, 3), value))
+        with pytest.raises(FilterError, match="finite"):
+            read_filter(tmp_path / "f.npy")
+    for kind in (np.float16, np.float32, np.float64):
+        np.save(tmp_path / "f.npy", np.ones((2, 2, 3, 3), kind))
+        assert read_filter(tmp_path / "f.npy")[0].channels == 2
 
 
 # Weights

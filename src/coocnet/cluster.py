@@ -25,6 +25,8 @@ from coocnet.fetch import Progress, check_listens
 from coocnet.poolings import row_dim
 from coocnet.recipe import Recipe
 
+__all__ = ["ClusterDescriber"]
+
 _BATCH, _BATCH_ON_GPU = 16, 128
 _AHEAD = 2
 """Batches a worker has at a time, so that it need not wait while what it sent is stored."""
@@ -39,7 +41,7 @@ class File(Protocol):
     """What is to be described."""
 
     @property
-    def path(self) -> str: ...  # noqa: D102
+    def path(self) -> str: ...
 
 
 Item = TypeVar("Item", bound=File)
@@ -109,6 +111,10 @@ class ClusterDescriber:
 
         Both travel by pickle: an item comes back as ``load`` left it, and each batch is given a copy of ``load`` as
         it was at the beginning. A file that ends the process again and again gets an ImageError.
+
+        Args:
+            items: whatever identifies a picture to the caller, with its path.
+            load: from an item to its picture, called by a worker; None to leave the item undescribed.
 
         Raises:
             ClusterError: the cluster cannot be reached, or its workers cannot describe as they should.

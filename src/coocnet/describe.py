@@ -167,7 +167,12 @@ class Describer:
         return rows
 
     def load(self, path: str | os.PathLike[str], *, box: Box | None = None, upright: bool = True) -> Picture:
-        """Reads and decodes one file as the recipe asks; ``upright`` as in :meth:`describe`.
+        """Reads and decodes one file as the recipe asks.
+
+        Args:
+            path: the file.
+            box: as one of :meth:`describe`; None for the whole picture.
+            upright: as in :meth:`describe`.
 
         Raises:
             ImageError: a file that cannot be described.
@@ -192,7 +197,12 @@ class Describer:
     def stream_maps(
         self, items: Iterable[Item], load: Callable[[Item], Picture | None]
     ) -> Iterator[tuple[Item, Float[np.ndarray, "d h w"] | ImageError | None]]:
-        """As :meth:`stream`, with the map after the prior at the recipe's first scale instead of the row."""
+        """As :meth:`stream`, with the map after the prior at the recipe's first scale instead of the row.
+
+        Args:
+            items: as for :meth:`stream`.
+            load: as for :meth:`stream`.
+        """
         return self._streamed(items, load, self._first_maps)
 
     def channel_mean(

@@ -38,6 +38,30 @@ import unicodedata
 import zipfile
 import zlib
 
+__all__ = [
+    "ArchiveError",
+    "BenchmarkError",
+    "ClusterError",
+    "CoocnetError",
+    "FetchError",
+    "FilterError",
+    "ForeignIndexError",
+    "ImageError",
+    "IndexBusyError",
+    "IndexFileError",
+    "IndexMissingError",
+    "IndexStorageError",
+    "InputError",
+    "NewerIndexError",
+    "RecipeError",
+    "RecipeMismatchError",
+    "TrainingError",
+    "WeightsError",
+    "WeightsMismatchError",
+    "WeightsMissingError",
+    "WhiteningError",
+]
+
 UNREADABLE = (
     ArithmeticError,
     AttributeError,

@@ -41,7 +41,13 @@ _NUMBERS_AT_ONCE = 2**24
 
 @dataclass(frozen=True)
 class Match:
-    """Two cells, (row, column) in each map, and what they contribute together: c_pq of the module's first lines."""
+    """Two cells that raise a similarity together.
+
+    Attributes:
+        query_cell: (row, column) in the query's map.
+        result_cell: (row, column) in the result's map.
+        contribution: the part of the similarity that they contribute together.
+    """
 
     query_cell: tuple[int, int]
     result_cell: tuple[int, int]

@@ -23,6 +23,19 @@ from coocnet.errors import UNREADABLE, FilterError, InputError, printable, quote
 from coocnet.ops.checks import need_whole
 from coocnet.output import written_whole
 
+__all__ = [
+    "FILTERS",
+    "CooccurrenceFilter",
+    "DenseFilter",
+    "FactorisedFilter",
+    "load_filter",
+    "new_filter",
+    "pairs_that_moved",
+    "read_filter",
+    "read_published_filter",
+    "save_filter",
+]
+
 _KIND = "coocnet-filter-1"
 _UNEVENNESS = 0.3
 _PAIRS_SHOWN = 6
@@ -49,23 +62,45 @@ class CooccurrenceFilter(nn.Module):
         a: Float[Tensor, "b d h w"],
         mask: Float[Tensor, "b d h w"] | Bool[Tensor, "b d h w"] | None = None,
     ) -> Float[Tensor, "b d h w"]:
-        """CT of a map; entries may be negative once the filter has learned.
+        """CT of a map (eq. 6 of Forcén et al. 2020); entries may be negative once the filter has learned.
+
+        Args:
+            a: feature map of ``channels`` channels.
+            mask: ρ; None for the image's mean.
 
         Raises:
             InputError: no map, one of another number of channels, or a mask of another shape.
+            NotImplementedError: here; each kind has its own.
         """
         raise NotImplementedError
 
     def dense(self) -> Float[Tensor, "d d s s"]:
-        """F, to look at: d² (2r+1)² numbers."""
+        """F, to look at: d² (2r+1)² numbers.
+
+        Raises:
+            NotImplementedError: here; each kind has its own.
+        """
         raise NotImplementedError
 
     def taps(self, out_channel: int, in_channel: int) -> Float[Tensor, "s s"]:
-        """F[out_channel, in_channel]: how the surroundings of a channel count, by another channel."""
+        """F[out_channel, in_channel]: how the surroundings of a channel count, by another channel.
+
+        Args:
+            out_channel: the channel that the tensor is made for.
+            in_channel: the channel that is looked at around it.
+
+        Raises:
+            IndexError: there is no such channel.
+            NotImplementedError: here; each kind has its own.
+        """
         raise NotImplementedError
 
     def distances_from_direct(self) -> Float[Tensor, "d d"]:
-        """How far the window of each pair of channels is from the direct filter's: root of the sum of squares."""
+        """How far the window of each pair of channels is from the direct filter's: root of the sum of squares.
+
+        Raises:
+            NotImplementedError: here; each kind has its own.
+        """
         raise NotImplementedError
 
 
@@ -74,9 +109,14 @@ class DenseFilter(CooccurrenceFilter):
 
     d² (2r+1)² parameters: 21 million at 512 channels and r = 4, 340 million at 2,048.
 
+    Source: Forcén et al. 2020, section 5.
+
     Args:
         channels: d ≥ 2.
         radius_cells: r ≥ 0.
+
+    Raises:
+        InputError: a number out of range.
     """
 
     kind = "dense"
@@ -121,6 +161,9 @@ class FactorisedFilter(CooccurrenceFilter):
         radius_cells: r ≥ 0.
         rank: components, ≥ 1.
         seed: of the drawing of U.
+
+    Raises:
+        InputError: a number out of range.
     """
 
     kind = "factorised"
@@ -182,7 +225,14 @@ FILTERS = (DenseFilter.kind, FactorisedFilter.kind)
 
 
 def new_filter(kind: str, channels: int, *, radius_cells: int, rank: int, seed: int = 0) -> CooccurrenceFilter:
-    """The direct filter, ready to learn; a dense one has no rank and no seed.
+    """The direct filter, ready to learn.
+
+    Args:
+        kind: one of :data:`FILTERS`.
+        channels: d ≥ 2.
+        radius_cells: r ≥ 0.
+        rank: components of a factorised filter, ≥ 1.
+        seed: of the drawing of a factorised filter.
 
     Raises:
         InputError: no such kind, or a number out of range.
@@ -259,9 +309,9 @@ def read_published_filter(path: str | os.PathLike[str]) -> DenseFilter:
         raise FilterError(f"{name} cannot be read: {error.strerror}") from error
     except UNREADABLE as error:
         raise FilterError(f"{name} is no NumPy file of a filter: {printable(str(error))[:_QUOTED]}") from error
-    if array.ndim != 4 or array.dtype.kind != "f" or not np.isfinite(array).all():
+    if array.ndim != 4 or array.dtype.kind != "f" or not (abs(array) <= np.finfo(np.float32).max).all():
         raise FilterError(
-            f"{name} holds {array.dtype} {array.shape}; a filter is (d, d, s, s), s odd, of finite floats"
+            f"{name} holds {array.dtype} {array.shape}; a filter is (d, d, s, s), s odd, of finite floats of 32 bits"
         )
     return _dense_of(torch.from_numpy(array.astype(np.float32)), name)
 
@@ -278,7 +328,12 @@ def read_filter(path: str | os.PathLike[str]) -> tuple[CooccurrenceFilter, dict[
 
 
 def pairs_that_moved(learned: CooccurrenceFilter, most: int = _PAIRS_SHOWN) -> list[tuple[int, int]]:
-    """The pairs of two channels whose windows are the farthest from the direct filter's, no channel twice."""
+    """The pairs of two channels whose windows are the farthest from the direct filter's, no channel twice.
+
+    Args:
+        learned: the filter.
+        most: pairs, at most.
+    """
     far = learned.distances_from_direct().fill_diagonal_(-1)
     found: list[tuple[int, int]] = []
     for at in far.flatten().argsort(descending=True).tolist():

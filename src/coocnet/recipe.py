@@ -58,8 +58,11 @@ NON_NEGATIVE = ("ucrow", "spoc", "mac", "rmac", "gem", "crow", "sct", "chco", "c
 LEARNABLE = tuple(name for name, fields in POOLINGS.items() if "cooccurrence.filter_sha256" in fields)
 """The poolings that a co-occurrence filter can be learned for."""
 PRIORS: dict[str, tuple[str, ...]] = {"none": (), "centre": (), "top-down": ("prior_floor",)}
+"""The priors by name, each with the fields that it reads."""
 WHITENINGS = ("none", "pca")
+"""What :attr:`Recipe.whitening` may be."""
 EXPANSIONS = ("none", "aqe", "alpha-qe")
+"""What :attr:`Recipe.expansion` may be; ``coocnet.ranking`` has the functions."""
 
 
 @dataclass(frozen=True)
@@ -201,7 +204,7 @@ class Recipe:
             return cls.preset(text)
         folder = os.path.dirname(os.path.abspath(path))
         try:
-            recipe = _of_table(_parsed(Path(path).read_text(encoding="utf-8")), folder)
+            recipe = _of_table(_parsed(Path(path).read_text(encoding="utf-8-sig")), folder)
         except (RecipeError, OSError, UnicodeDecodeError) as error:
             raise RecipeError(f"{printable(path)}: {error}") from error
         beside = os.path.join(folder, recipe.weights)

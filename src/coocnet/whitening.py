@@ -25,6 +25,8 @@ from coocnet.shipped import SHIPPED
 _KIND = "coocnet-whitening-1"
 _SHRINKAGE_OF_FEW_PAIRS = 0.1
 _AT_ONCE = 4096
+_FARTHEST = 1e18
+"""No number of a whitened row of unit length may be farther from 0: squares have to fit into float32."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,12 @@ class Whitening:
         return out
 
     def check_fits(self, row_fingerprint: str, weights_sha256: str, dim: int = 0) -> None:
-        """Refuses rows it was not fitted for; of ``dim`` dimensions where these are known.
+        """Refuses rows it was not fitted for.
+
+        Args:
+            row_fingerprint: of the rows' recipe.
+            weights_sha256: of the network that made them.
+            dim: their dimensions; 0 where these are not known.
 
         Raises:
             WhiteningError: the provenance names another recipe or other weights, or none; or other dimensions.
@@ -123,6 +130,9 @@ class Whitening:
                 raise WhiteningError(f"shapes {mean.shape} and {projection.shape} do not make a whitening")
             if not all((abs(one) <= np.finfo(np.float32).max).all() for one in (mean, projection)):
                 raise WhiteningError("a whitening whose numbers are not all finite")
+            lengths = [float(np.abs(one).sum(dtype=np.float64)) for one in (mean, projection)]
+            if (1 + lengths[0]) * lengths[1] > _FARTHEST:
+                raise WhiteningError("a whitening whose numbers are too large to compute with")
             if metadata["sha256"] != _digest_of(mean, projection, metadata["provenance"]):
                 raise WhiteningError("the file is damaged: its numbers are not those that were written")
             provenance = json.loads(metadata["provenance"])

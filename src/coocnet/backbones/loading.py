@@ -68,6 +68,8 @@ _ARRAYS: list[Any] = [
 ]
 _LISTED = 6
 _LETTERS = 100
+_SPARE_BYTES, _COPIES = 1 << 26, 3
+"""Where so much memory and so many times a file are to be had, it can be read."""
 
 
 @dataclass(frozen=True)
@@ -266,7 +268,7 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[Any, Any]:
             warnings.simplefilter("ignore")
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        _tell_want_of_memory(error)
+        _tell_want_of_memory(error, path)
         raise WeightsMismatchError(
             f"{printable(path)} is not a file of tensors, or damaged ({type(error).__name__}). "
             "Give a .safetensors file or a PyTorch checkpoint that holds tensors only."
@@ -292,7 +294,7 @@ def _read_tensors(path: Path) -> StateDict:
         try:
             return load_file(path)
         except Exception as error:
-            _tell_want_of_memory(error)
+            _tell_want_of_memory(error, path)
             raise WeightsMismatchError(
                 f"{printable(path)} is not a file of tensors, or damaged ({type(error).__name__})."
             ) from error
@@ -314,10 +316,13 @@ def _is_plain(value: object) -> bool:
     )
 
 
-def _tell_want_of_memory(error: Exception) -> None:
-    """Tells what a reader raises without memory from what it raises of a damaged file."""
+def _tell_want_of_memory(error: Exception, path: str | os.PathLike[str]) -> None:
+    """Tells what a reader raises without memory from what it raises of a file that asks for more than it holds."""
     if isinstance(error, MemoryError) or "allocate memory" in str(error):
-        raise MemoryError(str(error)) from error
+        try:
+            np.empty(_SPARE_BYTES + _COPIES * os.path.getsize(path), np.uint8)
+        except MemoryError:
+            raise MemoryError(str(error)) from error
 
 
 def _fitted(tensors: StateDict, weights: Weights, trunk: Trunk, backbone: str, path: Path) -> StateDict:

@@ -338,7 +338,13 @@ def _need_box(box: object) -> None:
 
 
 def fit(image: Image.Image, size_px: int | None, *, longest_full_px: int) -> UInt8[np.ndarray, "h w 3"]:
-    """An RGB image reduced by the factor that brings ``longest_full_px`` to ``size_px``; never enlarged."""
+    """An RGB image reduced by the factor that brings ``longest_full_px`` to ``size_px``; never enlarged.
+
+    Args:
+        image: the picture, or a part of it.
+        size_px: limit of the longer side of the whole picture; None for none.
+        longest_full_px: that side now.
+    """
     if size_px is not None and longest_full_px > size_px:
         return resize(image, _scaled(image.size, size_px / longest_full_px))
     return np.array(image)

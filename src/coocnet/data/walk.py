@@ -32,7 +32,12 @@ class FileStamp:
 
 @dataclass(frozen=True)
 class FoundFile:
-    """A file that may hold a picture: absolute path or URL, and stamp."""
+    """A file that may hold a picture.
+
+    Attributes:
+        path: absolute path or URL.
+        stamp: its size and time.
+    """
 
     path: str
     stamp: FileStamp

@@ -33,7 +33,13 @@ class Truth:
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean with a bootstrap interval of 95 % over the queries."""
+    """A mean with a bootstrap interval of 95 % over the queries.
+
+    Attributes:
+        mean: over the queries.
+        low: 2.5 % of the bootstrap's means are below it.
+        high: 2.5 % of them are above it.
+    """
 
     mean: float
     low: float
@@ -56,7 +62,11 @@ class Difference:
 
 
 def rank(similarities: Float[np.ndarray, " n"]) -> np.ndarray:
-    """Database positions by falling similarity; equal ones keep their order."""
+    """Database positions by falling similarity; equal ones keep their order.
+
+    Args:
+        similarities: of each database picture to one query.
+    """
     return np.argsort(-np.asarray(similarities), kind="stable")
 
 
@@ -126,6 +136,11 @@ def precision_at(ranking: Sequence[int] | Int[np.ndarray, " n"], truth: Truth, k
     the revisited Oxford and Paris benchmarks (Radenović et al. 2018). A positive missing from the ranking comes after
     all others, so that k' = k.
 
+    Args:
+        ranking: database positions, best first.
+        truth: positives and junk.
+        k: at least 1.
+
     Raises:
         InputError: k below 1, and as of :func:`places`.
     """
@@ -139,6 +154,10 @@ def right_among_four(ranking: Sequence[int] | Int[np.ndarray, " n"], truth: Trut
 
     Source: the score of the UKBench set (Nistér and Stewénius 2006), where each thing has four pictures, the query
     one of them: it is in the database, is positive, and counts where it is found.
+
+    Args:
+        ranking: database positions, best first.
+        truth: positives and junk.
 
     Raises:
         InputError: as of :func:`places`.
@@ -161,7 +180,16 @@ def measure_named(name: str) -> Measure:
 
 
 def mean_with_interval(values: Collection[float], *, seed: int = 0, draws: int = 10_000) -> Interval:
-    """Mean over queries and its 95 % percentile bootstrap interval; give differences for a paired comparison."""
+    """Mean over queries and its 95 % percentile bootstrap interval (Efron 1979).
+
+    Args:
+        values: a measure of each query; differences of two for a paired comparison.
+        seed: of the drawing.
+        draws: samples of the queries, drawn with replacement, each as large as they are.
+
+    Raises:
+        InputError: no values.
+    """
     data = np.asarray(list(values), np.float64)
     if not len(data):
         raise InputError("there is nothing to take the mean of")

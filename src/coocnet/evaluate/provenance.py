@@ -118,6 +118,11 @@ def made_elsewhere(*paths: str | os.PathLike[str]) -> dict[str, Any]:
 def made_by_recipe(toml: str, fingerprint: str, weights_sha256: str) -> dict[str, Any]:
     """The recipe that made the rows: its TOML with files by name at most, its fingerprint, the weights' SHA-256.
 
+    Args:
+        toml: the recipe's, as ``Recipe.to_toml`` gives it.
+        fingerprint: the recipe's.
+        weights_sha256: of the network, 64 hexadecimal digits.
+
     Raises:
         InputError: this is not TOML.
     """
@@ -145,7 +150,12 @@ def picture_set(pictures: Iterable[tuple[str, str]]) -> dict[str, Any]:
 
 
 def overlap_notes(benchmark: str, trained_on: Sequence[str] = ()) -> list[dict[str, str]] | str:
-    """What is known about overlaps of these training sets with a benchmark; of all where none is named."""
+    """What is known about overlaps of these training sets with a benchmark; of all where none is named.
+
+    Args:
+        benchmark: its name.
+        trained_on: training sets by name.
+    """
     named = {_ALIASES.get(name.lower(), name.lower()) for name in trained_on}
     notes = [one for one in OVERLAPS if one.benchmark == benchmark.lower()]
     notes = [one for one in notes if not named or one.training_set in named]

@@ -28,7 +28,7 @@ LAYOUTS: dict[str, Callable[[np.ndarray], np.ndarray]] = {"rows": lambda a: a, "
 
 
 _QUOTED = 300
-_FARTHEST = 1 << 53
+_FARTHEST = np.float64(1 << 53)
 _GROWTH_LIMIT = 100
 _GROWTH_FREE_BYTES = 1 << 26
 

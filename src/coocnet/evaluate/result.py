@@ -40,7 +40,12 @@ class Benchmark:
 
     @classmethod
     def of(cls, ground_truth: GroundTruth, *, distractors: int = 0) -> Benchmark:
-        """The benchmark of a ground truth."""
+        """The benchmark of a ground truth.
+
+        Args:
+            ground_truth: its own pictures and queries.
+            distractors: pictures ranked beyond its own.
+        """
         images, queries = len(ground_truth.images), len(ground_truth.queries)
         return cls(ground_truth.name, ground_truth.digest(), images, queries, distractors)
 
@@ -129,7 +134,13 @@ class Result:
 
 @dataclass(frozen=True)
 class Compared:
-    """One measure of two results: the first minus the second, on the queries that count."""
+    """One measure of two results, on the queries that count.
+
+    Attributes:
+        setup: its name, as the ground truth has it.
+        measure: its name, as :func:`~coocnet.evaluate.measure_named` takes it.
+        difference: the first result minus the second.
+    """
 
     setup: str
     measure: str
@@ -151,6 +162,10 @@ class Comparison:
 
 def compare(result: Result, other: Result) -> Comparison:
     """The one result minus the other, query by query, and what else sets them apart.
+
+    Args:
+        result: the one.
+        other: of the same benchmark.
 
     Raises:
         InputError: they are of different benchmarks, of other pictures, queries, labels or distractors, or have no

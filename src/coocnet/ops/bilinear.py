@@ -28,9 +28,10 @@ def bilinear(
     *,
     weights: Float[Tensor, "n h w"] | None = None,
 ) -> Float[Tensor, "n d*d"]:
-    r"""Bilinear pooling (eq. 12): B = Σ_p ω_p a_p b_pᵀ over the cells p, row by row.
+    r"""Bilinear pooling: B = Σ_p ω_p a_p b_pᵀ over the cells p, row by row.
 
-    Entry k·d + l holds channel k of ``a`` against channel l of ``b``.
+    Entry k·d + l holds channel k of ``a`` against channel l of ``b``. Source: Lin et al. 2015; with the co-occurrence
+    tensor for ``b``, Forcén et al. 2020, eq. 12. The weights are ours.
 
     Args:
         a: feature map.
@@ -43,7 +44,7 @@ def bilinear(
     Raises:
         InputError: no map, or a ``b`` or weights of another shape, dtype or device.
 
-    Example:
+    Examples:
         >>> bilinear(torch.tensor([[[[1.0, 2.0]], [[0.0, 3.0]]]]))
         tensor([[5., 6., 6., 9.]])
     """
@@ -85,7 +86,7 @@ class Sketch:
     def functions(
         self, device: torch.device | None = None
     ) -> tuple[Int[Tensor, " d"], Int[Tensor, " d"], Int[Tensor, " d"], Int[Tensor, " d"]]:
-        """h₁, s₁, h₂, s₂ by channel. Shared and cached: not to be written to."""
+        """h₁, s₁, h₂, s₂ by channel, on the processor or a given device. Shared and cached: not to be written to."""
         return _functions(self, device or torch.device("cpu"))
 
     def places(self, device: torch.device | None = None) -> Int[Tensor, " pairs"]:
@@ -195,12 +196,15 @@ def compact_bilinear_by_fft(
 def signed_root(rows: Float[Tensor, "n dim"]) -> Float[Tensor, "n dim"]:
     """sign(x)·√|x| of every entry: usual after bilinear pooling, where few entries outweigh the rest.
 
-    The gradient at 0 is 0, not infinity.
+    The gradient at 0 is 0, not infinity. Source: Lin et al. 2015; Forcén et al. 2020 do not mention it.
+
+    Args:
+        rows: any floats.
 
     Raises:
         InputError: no floating-point tensor (n, dim) with dim ≥ 1.
 
-    Example:
+    Examples:
         >>> signed_root(torch.tensor([[4.0, 0.0, -9.0]]))
         tensor([[ 2.,  0., -3.]])
     """

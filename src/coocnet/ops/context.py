@@ -25,7 +25,7 @@ def context(
     threshold: Threshold = "mean",
     mask: Float[Tensor, "n d h w"] | Bool[Tensor, "n d h w"] | None = None,
 ) -> Float[Tensor, "n h w"]:
-    r"""The co-occurrence context of a cell: all that is active in the window around it, no channel left out.
+    r"""The co-occurrence context of a cell: all that is active in the window around it, no channel left out (ours).
 
         T = box( Σ_k X_k ),  X = a·ρ, box the (2r+1)² window sum, zero outside the map
 
@@ -48,7 +48,7 @@ def context(
         InputError: no map, ``radius_cells`` is no whole number ≥ 0, an unknown threshold, or a mask of another shape
             or device.
 
-    Example:
+    Examples:
         >>> context(torch.tensor([[[[4.0, 0.0, 0.0]], [[0.0, 2.0, 0.0]]]]), radius_cells=1)
         tensor([[[6., 6., 2.]]])
     """
@@ -73,7 +73,7 @@ def _context(a: Tensor, mask: Tensor | None, threshold: Threshold, radius_cells:
 def tensor_context(
     ct: Float[Tensor, "n d h w"], mask: Float[Tensor, "n d h w"] | Bool[Tensor, "n d h w"]
 ) -> Float[Tensor, "n h w"]:
-    r"""The context of a cell from a co-occurrence tensor: T = (D − 1) · Σ_k CT_k / Σ_k ρ_k.
+    r"""The context of a cell from a co-occurrence tensor (ours): T = (D − 1) · Σ_k CT_k / Σ_k ρ_k.
 
     What the tensor says on average over the channels that are active; 0 where none is. Of the direct tensor it is
     :func:`context` less the mean over those channels of box(X_k), their own part; of another it may be negative.
@@ -103,7 +103,7 @@ def context_pooling(
     context_power: float = 2.0,
     power: float = 1.5,
 ) -> Float[Tensor, "n d"]:
-    r"""Context pooling: a generalised sum over the cells in which cells of rich context count more.
+    r"""Context pooling (ours): a generalised sum over the cells in which cells of rich context count more.
 
         d_k = ( Σ_p T_p^g A_kp^q )^(1/q),  T of :func:`context` over its maximum in the image
 
@@ -136,7 +136,7 @@ def context_pooling(
 def power_pooling(
     a: Float[Tensor, "n d h w"], weights: Float[Tensor, "n h w"], *, weight_power: float, power: float
 ) -> Float[Tensor, "n d"]:
-    r"""A generalised sum over the cells under weights: d_k = ( Σ_p ω_p^g A_kp^q )^(1/q), ω over its maximum.
+    r"""A generalised sum over the cells under weights (ours): d_k = ( Σ_p ω_p^g A_kp^q )^(1/q), ω over its maximum.
 
     :func:`context_pooling` with any ω in place of the context T.
 
@@ -168,7 +168,7 @@ def power_pooling(
 def centred_cooccurrence_pair(
     a: Float[Tensor, "n d h w"], *, radius_cells: int = 1, mean: Float[Tensor, " d"] | None = None
 ) -> tuple[Float[Tensor, "n d h w"], Float[Tensor, "n d h w"]]:
-    r"""The two factors of centred co-occurrence: (A − m, box(A − m)), for :func:`coocnet.ops.bilinear`.
+    r"""The two factors of centred co-occurrence (ours): (A − m, box(A − m)), for :func:`coocnet.ops.bilinear`.
 
         B = Σ_p ω_p (a_p − m) ( box(A − m) )_pᵀ,  m a number per channel
 

@@ -23,7 +23,11 @@ from coocnet.ops.precision import in_float32, in_full
 
 @dataclass(frozen=True)
 class Quantile:
-    """A threshold at the ``q``-quantile of one image's activations, 0 ≤ q ≤ 1."""
+    """A threshold at a quantile of one image's activations (ours).
+
+    Attributes:
+        q: the share of the image's entries that are at most t, 0 to 1.
+    """
 
     q: float
 
@@ -34,7 +38,7 @@ Threshold = Literal["mean"] | float | Quantile
 
 @in_float32
 def activation_mask(a: Float[Tensor, "b d h w"], threshold: Threshold = "mean") -> Float[Tensor, "b d h w"]:
-    r"""Which activations count as active: ρ = 1 where a > t, 0 elsewhere (eq. 7).
+    r"""Which activations count as active: ρ = 1 where a > t, 0 elsewhere (eq. 7 of Forcén et al. 2020).
 
     The threshold t belongs to each image alone, so an image's mask never depends on its batch. (The
     authors' published code takes one mean over the batch; the two agree at batch size one.)
@@ -51,7 +55,7 @@ def activation_mask(a: Float[Tensor, "b d h w"], threshold: Threshold = "mean") 
     Raises:
         InputError: no map, an unknown threshold, or a quantile outside 0..1.
 
-    Example:
+    Examples:
         >>> activation_mask(torch.tensor([[[[0.0, 3.0]], [[1.0, 0.0]]]]))
         tensor([[[[0., 1.]],
         <BLANKLINE>
@@ -97,7 +101,12 @@ def _number(threshold: object) -> float:
 def window_sum(x: Float[Tensor, "b d h w"], radius_cells: int) -> Float[Tensor, "b d h w"]:
     """Sum over the (2r+1)×(2r+1) window around every cell; cells outside the map count as 0.
 
-    Two products with banded matrices of ones, one per axis. Any map size down to 1×1, any r ≥ 0.
+    The box of :func:`direct_cooccurrence` (eqs. 2, 3 of Forcén et al. 2020). Two products with banded matrices of
+    ones, one per axis.
+
+    Args:
+        x: map of any size and sign.
+        radius_cells: r in cells, ≥ 0, may exceed the map.
 
     Raises:
         InputError: no map, or ``radius_cells`` is no whole number ≥ 0.
@@ -127,10 +136,10 @@ def direct_cooccurrence(
     mask: Float[Tensor, "b d h w"] | Bool[Tensor, "b d h w"] | None = None,
     window_mean: bool = False,
 ) -> Float[Tensor, "b d h w"]:
-    r"""Sum of the *other* channels' active values in a window, per cell and channel (eqs. 2, 3, 5-7).
+    r"""Sum of the *other* channels' active values in a window, per cell and channel.
 
-    Equals the paper's dense filter of ones off the diagonal without ever building it. With X = a·ρ and
-    box the (2r+1)² window sum, zero outside the map:
+    Source: Forcén et al. 2020, eqs. 2, 3, 5-7. Equals the paper's dense filter of ones off the diagonal without
+    ever building it. With X = a·ρ and box the (2r+1)² window sum, zero outside the map:
 
         CT_k = ρ_k · box(Σ_w X_w − X_k) / (D − 1)
 
@@ -153,7 +162,7 @@ def direct_cooccurrence(
     Cost: linear in d; the dense filter needs d·(2r+1)² times the channels. With numba, on a processor and where no
     gradient is asked, three times what a copy of the map takes; else two banded products.
 
-    Example:
+    Examples:
         >>> a = torch.ones(1, 2, 3, 3)
         >>> direct_cooccurrence(a, radius_cells=1, mask=a)[0, 0]
         tensor([[4., 6., 4.],
@@ -171,10 +180,10 @@ def direct_cooccurrence(
 
 
 class CooccurrenceSums(NamedTuple):
-    """The sums of a co-occurrence tensor, all that linear poolings read of it.
+    """The sums of a co-occurrence tensor, all that linear poolings read of it (Forcén et al. 2020, section 4.1).
 
     Attributes:
-        cells: S, the sum over the channels at every cell (eq. 9).
+        cells: S, the sum over the channels at every cell (eq. 10).
         channels: V, the sum over the cells of every channel (eq. 4).
     """
 
@@ -183,7 +192,10 @@ class CooccurrenceSums(NamedTuple):
 
 
 def cooccurrence_sums(ct: Float[Tensor, "b d h w"]) -> CooccurrenceSums:
-    """The sums of a given co-occurrence tensor, in its dtype.
+    """The sums of a given co-occurrence tensor, in its dtype (eqs. 4, 10 of Forcén et al. 2020).
+
+    Args:
+        ct: co-occurrence tensor, direct or learned.
 
     Raises:
         InputError: no map.
@@ -196,7 +208,7 @@ def cooccurrence_sums(ct: Float[Tensor, "b d h w"]) -> CooccurrenceSums:
 def direct_cooccurrence_sums(
     a: Float[Tensor, "b d h w"], *, radius_cells: int, threshold: Threshold = "mean"
 ) -> CooccurrenceSums:
-    """The sums of :func:`direct_cooccurrence`; with numba without ever writing the tensor.
+    """The sums of :func:`direct_cooccurrence` (eqs. 4, 10); with numba without ever writing the tensor.
 
     Args:
         a: feature map, any float dtype, d ≥ 2.
@@ -247,7 +259,9 @@ def filtered_cooccurrence(
     *,
     mask: Float[Tensor, "b d h w"] | Bool[Tensor, "b d h w"] | None = None,
 ) -> Float[Tensor, "b d h w"]:
-    r"""Co-occurrence tensor with a dense filter (eq. 6): CT = ρ · conv2d(a·ρ, F) / (D − 1).
+    r"""Co-occurrence tensor with a dense filter: CT = ρ · conv2d(a·ρ, F) / (D − 1).
+
+    Source: Forcén et al. 2020, eq. 6; section 5 learns F.
 
     Args:
         a: feature map, any float dtype, d ≥ 2.
@@ -328,7 +342,17 @@ def factorised_filter(
     windows: Float[Tensor, "q s s"],
     own_factors: Float[Tensor, " d"],
 ) -> Float[Tensor, "d d s s"]:
-    """The dense filter that factors stand for: F[k, w] = Σ_q U_kq V_wq G_q − [k = w] u_k, to look at or compare."""
+    """The dense filter that factors stand for (ours): F[k, w] = Σ_q U_kq V_wq G_q − [k = w] u_k, to look at.
+
+    Args:
+        out_factors: U.
+        in_factors: V.
+        windows: G, s = 2r + 1.
+        own_factors: u.
+
+    Returns:
+        F, d²·s² numbers, for :func:`filtered_cooccurrence`.
+    """
     weight = torch.einsum("kq,wq,qij->kwij", out_factors, in_factors, windows)
     return weight - torch.diag(own_factors)[:, :, None, None]
 
@@ -342,8 +366,14 @@ def direct_filter(
 ) -> Float[Tensor, "d d s s"]:
     """The dense filter of the direct co-occurrence: 1 between different channels, 0 on the diagonal.
 
-    (Eq. 5 as printed has the two cases exchanged; the text and algorithm 1 say which is meant.)
-    At 512 channels and r = 4 it holds 21 million weights; at 2048, 340 million.
+    Source: Forcén et al. 2020, eq. 5, which as printed has the two cases exchanged; the text and algorithm 1 say
+    which is meant. At 512 channels and r = 4 it holds 21 million weights; at 2048, 340 million.
+
+    Args:
+        channels: d ≥ 2.
+        radius_cells: r in cells, ≥ 0.
+        dtype: of the weights.
+        device: of the weights; None for the processor.
 
     Raises:
         InputError: ``channels`` is no whole number ≥ 2, or ``radius_cells`` none ≥ 0.

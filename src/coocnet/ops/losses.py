@@ -23,9 +23,10 @@ def contrastive_loss(
     *,
     margin: float,
 ) -> Float[Tensor, ""]:
-    """Σ d² over right pairs and Σ max(0, τ − d)² over wrong ones (eq. 14), d = |f − g| (Hadsell et al. 2006).
+    """Σ d² over right pairs and Σ max(0, τ − d)² over wrong ones, d = |f − g| (Hadsell et al. 2006).
 
-    The sum over the pairs of the batch, as in cirtorch, whose own form has a factor of ½ before both terms.
+    Source: Forcén et al. 2020, eqs. 13, 14. The sum over the pairs of the batch, as in cirtorch, whose own form has
+    a factor of ½ before both terms.
 
     Args:
         rows: f, unit length.

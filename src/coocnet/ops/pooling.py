@@ -26,6 +26,11 @@ from coocnet.ops.priors import centre_prior
 def unit_rows(rows: Float[Tensor, "n dim"]) -> Float[Tensor, "n dim"]:
     """Rows scaled to unit L2 norm; a zero row stays zero. Safe for the smallest and largest floats.
 
+    Source: Forcén et al. 2020, section 4, which L2-normalises what was pooled.
+
+    Args:
+        rows: any floats.
+
     Raises:
         InputError: no floating-point tensor (n, dim) with dim ≥ 1.
     """
@@ -38,14 +43,28 @@ def unit_rows(rows: Float[Tensor, "n dim"]) -> Float[Tensor, "n dim"]:
 
 @in_float32
 def ucrow(a: Float[Tensor, "b d h w"]) -> Float[Tensor, "b d"]:
-    """Mean over the cells: aggregation without any weight (Kalantidis et al. call it uCroW)."""
+    """Mean over the cells: aggregation without any weight (uCroW; Kalantidis et al. 2016).
+
+    Args:
+        a: feature map.
+
+    Raises:
+        InputError: no map.
+    """
     need_map(a)
     return a.mean(dim=(2, 3))
 
 
 @in_float32
 def spoc(a: Float[Tensor, "b d h w"]) -> Float[Tensor, "b d"]:
-    """Sum over the cells under the Gaussian centre prior (SPoC)."""
+    """Sum over the cells under the Gaussian :func:`centre_prior` (SPoC; Babenko and Lempitsky 2015).
+
+    Args:
+        a: feature map.
+
+    Raises:
+        InputError: no map.
+    """
     need_map(a)
     prior = centre_prior(a.shape[2], a.shape[3], like=a)
     return (a * prior).sum(dim=(2, 3))
@@ -53,7 +72,14 @@ def spoc(a: Float[Tensor, "b d h w"]) -> Float[Tensor, "b d"]:
 
 @in_float32
 def mac(a: Float[Tensor, "b d h w"]) -> Float[Tensor, "b d"]:
-    """Maximum over the cells (MAC)."""
+    """Maximum over the cells (MAC; Tolias et al. 2016).
+
+    Args:
+        a: feature map.
+
+    Raises:
+        InputError: no map.
+    """
     need_map(a)
     return a.amax(dim=(2, 3))
 
@@ -61,6 +87,8 @@ def mac(a: Float[Tensor, "b d h w"]) -> Float[Tensor, "b d"]:
 @in_float32
 def gem(a: Float[Tensor, "b d h w"], *, power: float | Tensor) -> Float[Tensor, "b d"]:
     """Generalised mean over the cells (GeM): (mean a^p)^(1/p), of activations clamped at 0 from below.
+
+    Source: Radenović et al. 2018, "Fine-tuning CNN Image Retrieval with No Human Annotation".
 
     Args:
         a: feature map.
@@ -85,7 +113,8 @@ def rmac(a: Float[Tensor, "b d h w"], *, levels: int = 3) -> Float[Tensor, "b d"
     """Regional MAC: the maxima of overlapping square regions, each L2-normalised, summed (R-MAC).
 
     At level l the regions have side 2·min(h, w)/(l+1); their number along the longer side is the one whose
-    overlap is closest to 40 %. The whitening of regions of the original is left to the whitening after pooling.
+    overlap is closest to 40 %. Source: Tolias et al. 2016, whose whitening of regions is left to the whitening after
+    pooling.
 
     Args:
         a: feature map.
@@ -131,7 +160,12 @@ def crow(a: Float[Tensor, "b d h w"], *, a_norm: float = 2.0, b_root: float = 2.
     r"""Cross-dimensional weighting (CroW): strong cells and rare channels count more.
 
     α = (S / (Σ S^a)^(1/a))^(1/b) with S = Σ_k A_k, and β_k = log(Σ_l Q_l / Q_k) with Q_k the share of
-    cells in which channel k is above 0; a channel that never fires has weight 0.
+    cells in which channel k is above 0; a channel that never fires has weight 0. Source: Kalantidis et al. 2016.
+
+    Args:
+        a: feature map.
+        a_norm: a > 0; the paper of CroW uses 2.
+        b_root: b > 0; the paper of CroW uses 2.
 
     Raises:
         InputError: no map, or ``a_norm`` or ``b_root`` is no finite number above 0.
@@ -148,7 +182,12 @@ def crow(a: Float[Tensor, "b d h w"], *, a_norm: float = 2.0, b_root: float = 2.
 def cell_weights(s: Float[Tensor, "b h w"], *, a_norm: float = 2.0, b_root: float = 2.0) -> Float[Tensor, "b h w"]:
     r"""Weights of the cells from their sums (eqs. 9, 10): α = (S / (Σ S^a)^(1/a))^(1/b), a = b = 2.
 
-    A negative S, as under a learned filter, counts as 0.
+    Source: Forcén et al. 2020, section 4.1.
+
+    Args:
+        s: S_ij = Σ_k CT_k(i, j). A negative one, as under a learned filter, counts as 0.
+        a_norm: a > 0; the paper uses 2.
+        b_root: b > 0; the paper uses 2.
 
     Raises:
         InputError: ``a_norm`` or ``b_root`` is no finite number above 0.
@@ -160,8 +199,9 @@ def cell_weights(s: Float[Tensor, "b h w"], *, a_norm: float = 2.0, b_root: floa
 def channel_weights(v: Float[Tensor, "b d"], *, epsilon: float) -> Float[Tensor, "b d"]:
     r"""Weights of the channels from their sums (eqs. 4, 11): β_k = log(ΣV / (ε·ΣV + V_k)).
 
-    The paper prints an ε without a value. Here it is relative to ΣV, so that scaling the map changes
-    nothing; a channel that never co-occurs has weight log(1/ε). Where nothing co-occurs, all weights are 0.
+    Source: Forcén et al. 2020, section 4.1, which prints an ε without a value. Here it is relative to ΣV, so that
+    scaling the map changes nothing; a channel that never co-occurs has weight log(1/ε). Where nothing co-occurs, all
+    weights are 0.
 
     Args:
         v: V_k = Σ_ij CT_k. Under a learned filter a V_k may be negative; it counts as 0.
@@ -180,7 +220,11 @@ def channel_weights(v: Float[Tensor, "b d"], *, epsilon: float) -> Float[Tensor,
 
 @in_float32
 def weighted_sum(a: Float[Tensor, "b d h w"], alpha: Float[Tensor, "b h w"]) -> Float[Tensor, "b d"]:
-    """Sum over the cells under weights: f_k = Σ_ij α_ij A_k(i, j).
+    """Sum over the cells under weights: f_k = Σ_ij α_ij A_k(i, j) (eq. 8 of Forcén et al. 2020 without β).
+
+    Args:
+        a: feature map.
+        alpha: α, of any sign.
 
     Raises:
         InputError: no map, or weights of another shape, dtype or device.
@@ -192,7 +236,12 @@ def weighted_sum(a: Float[Tensor, "b d h w"], alpha: Float[Tensor, "b h w"]) -> 
 
 @in_float32
 def sct_weights(ct: Float[Tensor, "b d h w"], *, a_norm: float = 2.0, b_root: float = 2.0) -> Float[Tensor, "b h w"]:
-    r"""Spatial co-occurrence weights: :func:`cell_weights` of S = Σ_k CT_k.
+    r"""Spatial co-occurrence weights (eqs. 9, 10 of Forcén et al. 2020): :func:`cell_weights` of S = Σ_k CT_k.
+
+    Args:
+        ct: co-occurrence tensor.
+        a_norm: a > 0; the paper uses 2.
+        b_root: b > 0; the paper uses 2.
 
     Raises:
         InputError: no map, or ``a_norm`` or ``b_root`` is no finite number above 0.
@@ -203,7 +252,11 @@ def sct_weights(ct: Float[Tensor, "b d h w"], *, a_norm: float = 2.0, b_root: fl
 
 @in_float32
 def chco_weights(ct: Float[Tensor, "b d h w"], *, epsilon: float) -> Float[Tensor, "b d"]:
-    r"""Channel co-occurrence weights: :func:`channel_weights` of V_k = Σ_ij CT_k.
+    r"""Channel co-occurrence weights (eqs. 4, 11 of Forcén et al. 2020): :func:`channel_weights` of V_k = Σ_ij CT_k.
+
+    Args:
+        ct: co-occurrence tensor.
+        epsilon: see :func:`channel_weights`.
 
     Raises:
         InputError: no map, or ε is no finite number above 0.
@@ -214,21 +267,42 @@ def chco_weights(ct: Float[Tensor, "b d h w"], *, epsilon: float) -> Float[Tenso
 
 @in_float32
 def sct(a: Float[Tensor, "b d h w"], ct: Float[Tensor, "b d h w"]) -> Float[Tensor, "b d"]:
-    """Pooling with the spatial co-occurrence weights alone: f_k = Σ_ij α_ij A_k(i, j)."""
+    """Pooling with the spatial co-occurrence weights alone: f_k = Σ_ij α_ij A_k(i, j).
+
+    Source: Forcén et al. 2020, section 4.1: eq. 8 without β, α by eqs. 9 and 10.
+
+    Args:
+        a: feature map, after any prior.
+        ct: its co-occurrence tensor.
+
+    Raises:
+        InputError: no map, or a ``ct`` of another shape, dtype or device.
+    """
     _need_both(a, ct)
     return _weighted_sum(a, sct_weights(ct))
 
 
 @in_float32
 def chco(a: Float[Tensor, "b d h w"], ct: Float[Tensor, "b d h w"], *, epsilon: float) -> Float[Tensor, "b d"]:
-    """Pooling with the channel co-occurrence weights alone: f_k = β_k Σ_ij A_k(i, j)."""
+    """Pooling with the channel co-occurrence weights alone: f_k = β_k Σ_ij A_k(i, j).
+
+    Source: Forcén et al. 2020, section 4.1: eq. 8 without α, β by eqs. 4 and 11.
+
+    Args:
+        a: feature map, after any prior.
+        ct: its co-occurrence tensor.
+        epsilon: see :func:`channel_weights`.
+
+    Raises:
+        InputError: no map, a ``ct`` of another shape, dtype or device, or ε is no finite number above 0.
+    """
     _need_both(a, ct)
     return chco_weights(ct, epsilon=epsilon) * a.sum(dim=(2, 3))
 
 
 @in_float32
 def chco_sct(a: Float[Tensor, "b d h w"], ct: Float[Tensor, "b d h w"], *, epsilon: float) -> Float[Tensor, "b d"]:
-    """The paper's linear pooling (eq. 8): f_k = β_k Σ_ij α_ij A_k(i, j).
+    """Linear pooling with both weights (eq. 8 of Forcén et al. 2020): f_k = β_k Σ_ij α_ij A_k(i, j).
 
     Args:
         a: feature map, after any prior.

@@ -17,6 +17,8 @@ from coocnet.ops.checks import is_number, need_whole, told
 def centre_prior(height: int, width: int, *, like: Tensor | None = None) -> Float[Tensor, "h w"]:
     r"""Gaussian around the centre of the map (SpCt; Babenko and Lempitsky 2015, the prior of SPoC).
 
+    Source: section 4.3.1 of Forcén et al. 2020 takes it from there.
+
     w(i, j) = exp(−((i − H/2)² + (j − W/2)²) / (2 s²)), s = a third of the way from the centre to the
     nearest edge, with i and j at the middle of their cells, so that a mirrored map has a mirrored prior.
 
@@ -37,7 +39,8 @@ def centre_prior(height: int, width: int, *, like: Tensor | None = None) -> Floa
 def top_down_prior(height: int, width: int, *, floor: float, like: Tensor | None = None) -> Float[Tensor, "h w"]:
     """Falls linearly from 1 at the top row to ``floor`` at the bottom row (SpTD).
 
-    The paper gives no formula; this one is ours. A map of one row has weight 1.
+    Source: Forcén et al. 2020, section 4.3.1, which gives no formula; this one is ours. A map of one row has
+    weight 1.
 
     Args:
         height: rows of the map, ≥ 1.

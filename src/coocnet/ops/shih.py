@@ -46,7 +46,7 @@ def shih_vector(a: Float[Tensor, "n d h w"], *, radius_cells: int, block: int = 
     Raises:
         InputError: no map, or a radius or block that is not whole or too small.
 
-    Example:
+    Examples:
         >>> shih_vector(torch.tensor([[[[1.0, 0.0]], [[0.0, 3.0]]]]), radius_cells=1)
         tensor([[1., 3., 9.]])
     """
@@ -88,7 +88,7 @@ def shih_tensor(a: Float[Tensor, "n d h w"], *, radius_cells: int, block: int = 
     Raises:
         InputError: no map, or a radius or block that is not whole or too small.
 
-    Example:
+    Examples:
         >>> shih_tensor(torch.tensor([[[[1.0, 0.0]], [[0.0, 3.0]]]]), radius_cells=1)
         tensor([[[[ 4.,  0.]],
         <BLANKLINE>
@@ -113,8 +113,8 @@ def reduce_channels(
 ) -> Float[Tensor, "n m h w"]:
     """Projects every cell from d to m channels, as Shih et al. do before their layer: (W a_p + bias).
 
-    They learn a 1×1 convolution with a bias and put no ReLU behind it (published code: 2048 to 128 channels). The
-    weight is learned elsewhere: such a layer's, or the first m principal directions of cells.
+    Source: Shih et al. 2017, who learn a 1×1 convolution with a bias and put no ReLU behind it (published code: 2048
+    to 128 channels). The weight is learned elsewhere: such a layer's, or the first m principal directions of cells.
 
     Args:
         a: feature map.

@@ -46,7 +46,12 @@ class Expansion(Protocol):
     ) -> Float[np.ndarray, "q d"]:
         """The queries, each moved towards its n nearest rows, weighted by similarity^alpha where it weighs at all.
 
-        ``whitened`` says what the caller knows of the rows.
+        Args:
+            rows: the database.
+            queries: the query rows.
+            n: nearest rows of each query.
+            alpha: exponent of their similarities.
+            whitened: what the caller knows of the rows; None for nothing.
         """
         ...
 
@@ -61,7 +66,12 @@ class Reranking(Protocol):
     ranks_all: ClassVar[bool]
 
     def rank(self, queries: Float[np.ndarray, "q d"], *, k: int = ...) -> Ranked:
-        """The k best rows for each query, best first; a larger score is better."""
+        """The k best rows for each query, best first; a larger score is better.
+
+        Args:
+            queries: the query rows.
+            k: how many; all rows where there are fewer.
+        """
         ...
 
 

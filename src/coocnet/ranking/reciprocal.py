@@ -166,7 +166,23 @@ def reciprocal_rerank(
     lam: float = 0.3,
     graph: Ranked | None = None,
 ) -> Ranked:
-    """:class:`Reciprocal` built and asked in one call; arguments, errors and result are those of its methods."""
+    """Re-ranks short lists by k-reciprocal encoding (Zhong et al. 2017): :class:`Reciprocal` built and asked at once.
+
+    Args:
+        rows: the database, whitened.
+        queries: the query rows, whitened.
+        k: length of the short list; all rows where there are fewer.
+        k1: length of the lists that must name each other, ≥ 1.
+        k2: encodings that are averaged, 1 to k1.
+        lam: weight λ of the similarity, 0 to 1.
+        graph: ``neighbours(rows, k=k1 + 1)`` or longer lists, where they are known already.
+
+    Returns:
+        As :meth:`Reciprocal.rank`.
+
+    Raises:
+        InputError: as of :meth:`Reciprocal.build` and :meth:`Reciprocal.rank`.
+    """
     return Reciprocal.build(rows, k1=k1, k2=k2, lam=lam, graph=graph).rank(queries, k=k)
 
 

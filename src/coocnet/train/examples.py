@@ -75,7 +75,12 @@ class Examples:
             yield query, Truth(right, frozenset(same) - right)
 
     def all_pairs(self, most: int, seed: int) -> Int[np.ndarray, "m 2"]:
-        """Matching pairs, each once; where there are more than ``most``, about so many are drawn."""
+        """Matching pairs by position, each once.
+
+        Args:
+            most: where there are more, about so many are drawn.
+            seed: of the drawing.
+        """
         random = np.random.default_rng(seed)
         if self.pairs is not None:
             some = np.sort(random.permutation(len(self.pairs))[:most])
@@ -131,7 +136,14 @@ class Examples:
 
 
 def of_instances(listed: Sequence[Mapping[str, Sequence[str]]]) -> Examples:
-    """The pictures of one or more collections by instance; the same name in two collections means two things."""
+    """The pictures of one or more collections by instance; the same name in two collections means two things.
+
+    Args:
+        listed: for each collection, the files of each instance by its name.
+
+    Raises:
+        TrainingError: a file that is listed twice.
+    """
     paths: list[str] = []
     clusters: list[int] = []
     number = 0

@@ -33,7 +33,15 @@ class Gate:
 
     @classmethod
     def of(cls, direct: list[float], learned: list[float]) -> Gate:
-        """Of the average precision of each query under both."""
+        """The judgement of two filters.
+
+        Args:
+            direct: average precision of each query under the direct one.
+            learned: the same under the learned one, in the same order.
+
+        Raises:
+            InputError: not as many of the one as of the other, or none.
+        """
         return cls(mean_with_interval(direct), mean_with_interval(learned), paired_difference(learned, direct))
 
     @property

@@ -321,6 +321,10 @@ class Trainer:
     def whitening_of_pairs(self, learned: CooccurrenceFilter, provenance: dict[str, str]) -> Whitening:
         """A whitening learned from the pairs that were trained on, of rows under a filter.
 
+        Args:
+            learned: the filter.
+            provenance: what the whitening is to say of itself.
+
         Raises:
             WhiteningError: the pairs determine none.
         """

@@ -52,6 +52,10 @@ class Maps:
     def prepare(self, paths: Sequence[str], progress: Progress | None = None) -> int:
         """Computes what is missing, as far as the budget goes, in order.
 
+        Args:
+            paths: picture files.
+            progress: called after every picture.
+
         Returns:
             How many of the pictures are not held, and will be computed whenever they are needed.
 

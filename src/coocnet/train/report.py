@@ -59,6 +59,13 @@ def write_filter(
     A filter that its gate refused goes to ``NAME.refused.safetensors``, and what an earlier training left under the
     name stays. Where no epoch was better than the direct filter there is nothing to write.
 
+    Args:
+        trained: the training.
+        settings: how it was done.
+        facts: what the file says of itself, as :func:`facts_of` gives it.
+        recipe: that it was for.
+        target: the file that was asked for.
+
     Returns:
         The file that was written; None for none.
 
@@ -82,6 +89,12 @@ def write_filter(
 
 def write_report(trained: Trained, settings: Settings, facts: Mapping[str, str], folder: Path) -> None:
     """Writes ``report.md`` and ``report.html``, with curves where matplotlib is installed, and ``history.json``.
+
+    Args:
+        trained: the training.
+        settings: how it was done.
+        facts: as for :func:`write_filter`.
+        folder: holds them.
 
     Raises:
         InputError: they cannot be written.

@@ -13,6 +13,7 @@ from coocnet.errors import InputError
 from coocnet.nn import FILTERS
 
 LOSSES = ("contrastive", "triplet", "softmax", "ap")
+"""The losses by name; see :attr:`Settings.loss`."""
 WHOLE_BATCH = ("softmax", "ap")
 """The losses that look at all pictures of a step at once."""
 PRECISIONS = ("float32", "bfloat16")
@@ -125,7 +126,12 @@ class Settings:
         return 0 if self.loss in WHOLE_BATCH else 5
 
     def learning_rate_at(self, step: int, steps: int) -> float:
-        """The rate at a step of so many: a straight rise, over half of them at most; then half a cosine down to 0."""
+        """The rate at a step: a straight rise, over half of the steps at most; then half a cosine down to 0.
+
+        Args:
+            step: its number, from 0 on.
+            steps: of the whole training.
+        """
         rise = min(self.warmup_steps, steps // 2)
         if step < rise:
             return self.learning_rate * (step + 1) / rise

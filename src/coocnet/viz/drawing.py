@@ -22,7 +22,13 @@ _THINNEST = 1 / 8
 
 @dataclass(frozen=True)
 class Labelled:
-    """A picture with two lines of text under it."""
+    """A picture with two lines of text under it.
+
+    Attributes:
+        pixels: the picture.
+        title: the first line.
+        subtitle: the second line, smaller; empty for none.
+    """
 
     pixels: UInt8[np.ndarray, "h w 3"]
     title: str
@@ -105,6 +111,10 @@ def grid(panels: Sequence[Labelled], *, columns: int, tile: tuple[int, int]) -> 
 def checked_target(path: str | os.PathLike[str], *, sources: Sequence[str | os.PathLike[str]] = ()) -> str:
     """The absolute path of a picture to be written; see :func:`coocnet.output.checked_target`.
 
+    Args:
+        path: where it is to be written; its ending names the format.
+        sources: files that are to be read, and so not to be written over.
+
     Raises:
         InputError: it cannot be a picture's, or is to be read.
     """
@@ -117,6 +127,10 @@ def checked_target(path: str | os.PathLike[str], *, sources: Sequence[str | os.P
 
 def save(image: Image.Image, target: str) -> None:
     """Writes a picture, whole or not at all.
+
+    Args:
+        image: the picture.
+        target: its path, as :func:`checked_target` gives it.
 
     Raises:
         InputError: it cannot be written there.

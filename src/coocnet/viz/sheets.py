@@ -32,7 +32,9 @@ def heat_over(
 ) -> UInt8[np.ndarray, "h w 3"]:
     """A map as colour over a greyed photograph: least value dark, greatest pale yellow; a flat map is dark.
 
-    Values below 0, which the sums of a learned filter may have, are drawn as 0.
+    Args:
+        pixels: the photograph.
+        heat: the map, of any size; values below 0, which the sums of a learned filter may have, are drawn as 0.
     """
     height, width = pixels.shape[:2]
     values = np.maximum(np.asarray(heat, np.float32), 0)

@@ -146,6 +146,12 @@ def published_truth(
 ) -> GroundTruth:
     """The published ground truth of a benchmark, without its pictures: to score what was made elsewhere.
 
+    Args:
+        name: of the benchmark.
+        place: the data folder; see :func:`data_folder`.
+        download: fetch what is not here.
+        progress: called while files are downloaded.
+
     Raises:
         InputError: no such benchmark, or one without queries of its own.
         BenchmarkError: it is not here and must not be downloaded, or cannot be used.

@@ -91,7 +91,12 @@ def checksums(folder: Path) -> dict[str, Checksum]:
 
 
 def is_unpacked(pictures: Pictures, root: Path) -> list[bool]:
-    """For each archive of a set of pictures, whether what it held is below the data folder."""
+    """For each archive of a set of pictures, whether what it held is below the data folder.
+
+    Args:
+        pictures: the set.
+        root: the data folder.
+    """
     return [_unpacked(archive, root / pictures.folder).is_dir() for archive in pictures.archives]
 
 
