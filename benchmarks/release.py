@@ -3,8 +3,9 @@
     python benchmarks/release.py              # the real thing: pip installs everything; minutes
     python benchmarks/release.py --borrow     # as in the tests: the wheel alone, on what is here
 
-Needs coocnet[dev]. The files are in dist/. What is installed is tried away from the checkout, on pictures that it
-renders itself; of the sdist some tests are run too, where it is unpacked.
+Needs coocnet[dev]. The files are in dist/, with a bill of materials of the environment that this runs in. What is
+installed is tried away from the checkout, on pictures that it renders itself; of the sdist some tests are run too,
+where it is unpacked.
 """
 
 from __future__ import annotations
@@ -125,6 +126,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             tried(python, distribution, here / name)
         if not given.borrow:
             test_sdist(sdist, here / "unpacked")
+            bill = wheel.with_name("-".join(wheel.name.split("-")[:2]) + ".cdx.json")
+            print(run(sys.executable, ROOT / "deploy" / "sbom.py", bill, where=ROOT).strip())
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import json
 import re
 import subprocess
 import sys
-from importlib.metadata import PackageNotFoundError, requires
+from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +74,7 @@ def bill(extras: tuple[str, ...]) -> dict[str, Any]:
     for name, licence in LICENCES.items():
         if name in kept:
             kept[name].setdefault("licenses", [{"license": {"id": licence}}])
+    document["metadata"]["component"]["version"] = version("coocnet")
     root = document["metadata"]["component"]["bom-ref"]
     refs = {"coocnet": root} | {name: one["bom-ref"] for name, one in kept.items()}
     document["components"] = [kept[name] for name in sorted(kept)]

@@ -19,8 +19,10 @@ def collect(query: Path, photographs: Path, target: Path, index_folder: Path) ->
     describer = cn.Describer()
     with cn.open_index(index_folder, describer.recipe) as index:
         index.sync(photographs, describer=describer)
-        hits = index.search(describer.describe([query]), k=500, threshold="auto")[0]
-    target.mkdir(parents=True)
+        found = index.search(describer.describe([query]), k=500, threshold="auto")[0]
+    hits = [hit for hit in found if Path(hit.path).is_relative_to(photographs.resolve())]
+    if hits:
+        target.mkdir(parents=True)
     return [
         Path(shutil.copy2(hit.path, target / f"{hit.rank:03d} {hit.similarity:.2f} {Path(hit.path).name}"))
         for hit in hits
@@ -43,7 +45,7 @@ def main() -> None:
         parser.exit(1, f"{error}\n")
     for copy in copies:
         print(copy.name)
-    print(f"{len(copies)} pictures copied to {given.target}")
+    print(f"{len(copies)} pictures copied to {given.target}" if copies else "nothing like it was found")
 
 
 if __name__ == "__main__":

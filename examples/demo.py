@@ -90,7 +90,7 @@ def on_photographs(output: Path, recipe: Recipe, folder: Path) -> None:
         pictures = index.info().pictures
         hits = index.search(Describer(recipe).describe([query]), k=BEST + 1)[0]
     others = [hit for hit in hits if hit.path != str(query)][:BEST]
-    print(f"\nThe index holds {pictures} pictures. Most similar to {printable(query.name)}, itself left out:")
+    print(f"\nPictures in the index: {pictures}. Most similar to {printable(query.name)}, itself left out:")
     for hit in others:
         print(f"  {hit.similarity:.3f}  {printable(os.path.relpath(hit.path, folder))}")
     if not others:

@@ -22,10 +22,11 @@ def ask(service: httpx.Client, method: str, path: str, *, tries: int = 10, **how
     """The answer's JSON. The service says when to come again; what it refuses for good ends the program."""
     answer = service.request(method, path, **how)
     while "Retry-After" in answer.headers and (tries := tries - 1) > 0:
-        time.sleep(int(answer.headers["Retry-After"]))
+        time.sleep(float(answer.headers["Retry-After"]))
         answer = service.request(method, path, **how)
-    if answer.is_error:
-        raise SystemExit(f"{path}: {answer.json()['detail']}")
+    is_json = "json" in answer.headers.get("Content-Type", "")
+    if answer.is_error or not is_json:
+        raise SystemExit(f"{path}: {answer.json()['detail'] if is_json else f'status {answer.status_code}'}")
     return answer.json()
 
 
@@ -37,12 +38,16 @@ def main() -> None:
     parser.add_argument("--limit", type=int, default=5)
     given = parser.parse_args()
     token = os.environ.get("COOCNET_TOKEN")
-    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    headers = httpx.Headers({"Authorization": f"Bearer {token}"} if token else {}, encoding="utf-8")
     try:
-        with httpx.Client(base_url=given.url, headers=headers, timeout=70) as service:
+        sent = given.picture.read_bytes()
+    except OSError as error:
+        raise SystemExit(f"{given.picture}: {error.strerror}") from error
+    try:
+        patient = httpx.HTTPTransport(retries=5)  # one that was just started does not listen yet
+        with httpx.Client(base_url=given.url, headers=headers, timeout=70, transport=patient) as service:
             ask(service, "GET", "/health/ready")
             info = ask(service, "GET", "/api/info")
-            sent = given.picture.read_bytes()
             found = ask(service, "POST", "/api/search/image", params={"limit": given.limit}, content=sent)
     except httpx.TransportError as error:
         raise SystemExit(f"nothing answers at {given.url}: {error}") from error

@@ -11,6 +11,8 @@ by what stands before it::
 
 from __future__ import annotations
 
+import ast
+import builtins
 import configparser
 import functools
 import itertools
@@ -104,6 +106,8 @@ def check_parses(block: Block) -> None:
     """Looks at a block that is not run: its commands and options exist, its files parse."""
     if block.language in PARSERS:
         PARSERS[block.language](block.code)
+    if block.language == "python":
+        _check_names(block)
     if block.language != "sh":
         return
     for words in block.commands():
@@ -137,6 +141,25 @@ def _without_redirection(words: list[str]) -> list[str]:
 
 def _read_ini(text: str) -> None:
     configparser.ConfigParser(strict=False, interpolation=None).read_string(text)
+
+
+def _check_names(block: Block) -> None:
+    """Every name that is used has to be one of Python, or one that this block or one before it on the page makes."""
+    earlier = blocks(block.page) if (ROOT / block.page).exists() else []
+    codes = [ast.parse(one.code) for one in earlier if one.language == "python" and one.line < block.line]
+    nodes = list(ast.walk(ast.parse(block.code)))
+    made = set(dir(builtins))
+    for node in itertools.chain(*map(ast.walk, codes), nodes):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            made |= {(one.asname or one.name).partition(".")[0] for one in node.names}
+        elif isinstance(node, ast.FunctionDef | ast.ClassDef):
+            made.add(node.name)
+        elif isinstance(node, ast.arg):
+            made.add(node.arg)
+        elif isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load):
+            made.add(node.id)
+    unknown = {node.id for node in nodes if isinstance(node, ast.Name)} - made
+    assert not unknown, f"{block.where}: nobody says what {', '.join(sorted(unknown))} is"
 
 
 PARSERS: dict[str, Callable[[str], object]] = {

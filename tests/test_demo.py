@@ -29,7 +29,7 @@ def test_it_runs_on_photographs_with_nothing_but_the_package(photos: Path, tmp_p
     output = tmp_path / "found"
     done = demo(photos, output, HOME=str(home), https_proxy="http://127.0.0.1:9")
     assert done.returncode == 0, done.stderr
-    assert f"The index holds {len(list(photos.iterdir()))} pictures" in done.stdout
+    assert f"Pictures in the index: {len(list(photos.iterdir()))}." in done.stdout
     listed = done.stdout.partition("itself left out:")[2].split()
     assert sum(word.endswith(".jpg") for word in listed) == 5
     for name in ("found.png", "heatmap.png"):

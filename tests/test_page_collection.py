@@ -99,6 +99,7 @@ def test_an_update_takes_in_what_is_new_and_the_page_shows_it(serves, page, quic
     page.goto(service.url)
     shelf = page.get_by_role("list", name="Pictures of the collection")
     expect(shelf.get_by_role("link")).to_have_count(3)
+    page.wait_for_function("[...document.images].every(image => image.complete)")  # the file is gone from here on
     first.unlink()
     paint(tmp_path / "more", 6, size_px=80)[5].rename(folder / "new.png")
     (folder / "broken.jpg").write_bytes(b"nothing")

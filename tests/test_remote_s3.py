@@ -117,6 +117,7 @@ def test_a_server_out_of_reach_is_an_error_even_if_empty_is_allowed(place, store
     with open_index(place, recipe) as index:
         index.sync(stored, describer=describer)
         monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+        monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
         remote._connected.cache_clear()
         with pytest.raises(InputError, match=r"cannot be read.*18 pictures"):
             index.sync(stored, describer=describer, allow_empty=True)

@@ -7,11 +7,13 @@ import json
 import re
 import subprocess
 import sys
-from importlib.metadata import version
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, metadata, version
 from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -72,6 +74,16 @@ def test_the_lock_has_the_versions_that_are_tested(python: str) -> None:
     assert differing == set()
 
 
+@pytest.mark.parametrize("python", PYTHONS)
+def test_no_version_is_pinned_for_a_python_that_it_does_not_run_on(python: str) -> None:
+    for line in (ROOT / "constraints.txt").read_text().splitlines():
+        one = Requirement(line) if not line.startswith("#") else None
+        if one and (one.marker is None or one.marker.evaluate({"python_version": python})):
+            with suppress(PackageNotFoundError):
+                runs_on = metadata(one.name).get("Requires-Python") or ""
+                assert SpecifierSet(runs_on).contains(f"{python}.99"), f"{line}: {runs_on}"
+
+
 def test_every_version_in_the_lock_has_hashes() -> None:
     blocks = re.split(r"\n(?=[\w.-]+==)", LOCK)[1:]
     assert len(blocks) > 50
@@ -106,6 +118,7 @@ def test_the_bill_of_materials_lists_what_is_needed_with_versions_and_licences(t
         assert one.get("licenses"), f"{name} has no licence"
     assert not {"pytest", "mypy", "hypothesis", "ruff"} & set(listed)
     assert document["bomFormat"] == "CycloneDX"
+    assert document["metadata"]["component"]["version"] == version("coocnet")
     refs = {one["bom-ref"] for one in document["components"]} | {document["metadata"]["component"]["bom-ref"]}
     assert {ref for one in document["dependencies"] for ref in (one["ref"], *one["dependsOn"])} == refs
 

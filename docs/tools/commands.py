@@ -28,8 +28,9 @@ HEAD = """\
 Written by `python docs/tools/commands.py` from the commands themselves, which say the same: `coocnet COMMAND --help`.
 
 Every command ends with status 0 when it went well; 1 for what can be mended, with a message that says how; 2 for
-options that it does not know; 130 when it was interrupted. `COOCNET_INDEX`, `COOCNET_WEIGHTS` and `COOCNET_DATA` in
-the environment name the index, the folder of weights and the folder of benchmarks.
+commands, options or arguments that are missing or that it does not know; 130 when it was interrupted.
+`COOCNET_INDEX`, `COOCNET_WEIGHTS` and `COOCNET_DATA` in the environment name the index, the folder of weights and the
+folder of benchmarks.
 """
 
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """Takes the pictures of the page for the documentation: what was found, and why, on rendered scenes.
 
-    python examples/page_picture.py    # writes docs/images/page.png and matched.png; needs coocnet[dev], Chromium
+    python docs/tools/page_pictures.py    # writes docs/images/page.png and matched.png; needs coocnet[dev], Chromium
 
 Chromium is looked for as by the tests of the page; see CONTRIBUTING.md. The pictures in the documentation were taken
 where the font Inter is installed, which the page asks for first.
