@@ -273,7 +273,7 @@ def test_an_example_of_a_docstring_is_shown_as_code(site):
         assert "admonition" not in text, page
     operators = importlib.import_module("coocnet.ops")
     written = sum((inspect.getdoc(getattr(operators, name)) or "").count(">>> ") for name in operators.__all__)
-    shown = (site / "api/ops/index.html").read_text().count('<span class="gp">&gt;&gt;&gt; </span>')
+    shown = (site / "api/ops.html").read_text().count('<span class="gp">&gt;&gt;&gt; </span>')
     assert shown == written > 0
 
 

@@ -161,7 +161,7 @@ def test_what_no_centre_can_be_learned_from_or_written_to_is_refused(
 
 @pytest.mark.slow
 def test_an_interrupted_centre_leaves_what_was_there(photos: Path, centred_file: Path, tmp_path: Path) -> None:
-    for copy in range(150):
+    for copy in range(400):
         for path in sorted(photos.glob("instance*")):
             shutil.copy(path, photos / f"copy{copy}_{path.name}")
     target = tmp_path / "learned.toml"
@@ -184,10 +184,10 @@ def test_an_interrupted_centre_leaves_what_was_there(photos: Path, centred_file:
     ) as process:  # fmt: skip
         assert process.stdout is not None
         assert process.stdout.readline() == "begun\n"
-        for _ in range(10):  # Python drops an interruption that meets a callback
+        for _ in range(30):  # Python drops an interruption that meets a callback
             process.send_signal(signal.SIGINT)
             with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(3)
+                process.wait(1)
                 break
         _, said = process.communicate(timeout=60)
     assert process.returncode == 130, said

@@ -31,6 +31,7 @@ _BATCH, _BATCH_ON_GPU = 16, 128
 _AHEAD = 2
 """Batches a worker has at a time, so that it need not wait while what it sent is stored."""
 _DEATHS = 3
+_GONE_WITHIN_S = 10
 _REACH_WITHIN_S = 10
 _STORE_BYTES = 256 << 20
 _QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
@@ -275,7 +276,9 @@ class _Crew:
             return
         self._ray.kill(worker)  # it may only have been out of reach
         had = self._has.pop(worker)
-        guilty = had.pop(ref)
+        guilty = had.pop(
+            next((one for one in had if not self._is_done(one)), ref)
+        )  # what it was at: they are in order
         guilty.deaths += 1
         self._again.extend(had.values())
         if guilty.deaths < _DEATHS:
@@ -284,6 +287,14 @@ class _Crew:
             self._again.extend(_Batch([item]) for item in guilty.items)
         else:
             yield guilty.items, None
+
+    def _is_done(self, ref: Any) -> bool:
+        """Whether a worker that is dead had done this."""
+        try:
+            self._ray.get(ref, timeout=_GONE_WITHIN_S)
+        except (*self._deaths(), self._ray.exceptions.GetTimeoutError):
+            return False
+        return True
 
     def _deaths(self) -> tuple[type[Exception], ...]:
         """How it shows that a worker, or its machine, is no more."""
