@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 import sys
 from contextlib import closing
+from itertools import islice, pairwise
 from pathlib import Path
 
 import numpy as np
@@ -341,6 +342,31 @@ def test_a_repair_that_is_killed_loses_no_log(place, tmp_path, monkeypatch, when
     assert report.rows == 101
     aside = Path(report.kept_as)
     assert sorted(file.name for file in logged.glob("*damaged*")) == [aside.name, f"{aside.name}-wal"]
+
+
+def test_pages_that_lead_to_one_another_many_times_give_no_more_rows_than_there_is_room_for(place) -> None:
+    """Four pages of 300 ways each to the next: beyond them are eight thousand million rows."""
+
+    def ways_to(child: int) -> bytes:
+        page = bytearray(PAGE)
+        page[0], page[3:5], page[5:7] = 0x05, (300).to_bytes(2, "big"), (4000).to_bytes(2, "big")
+        page[8:12] = page[4000:4004] = child.to_bytes(4, "big")
+        page[4004] = 1
+        for at in range(12, 12 + 600, 2):
+            page[at : at + 2] = (4000).to_bytes(2, "big")
+        return bytes(page)
+
+    with closing(sqlite3.connect(database(place))) as db:
+        (root,) = db.execute("SELECT rootpage FROM sqlite_master WHERE name = 'descriptors'").fetchone()
+    chain = [root, 12, 13, 14, 15]
+    with open(database(place), "rb+") as stream:
+        for page, child in pairwise(chain):
+            stream.seek((page - 1) * PAGE)
+            stream.write(ways_to(child))
+    with closing(repairing.salvage.connect(database(place), "mode=ro")) as db:
+        rows = sum(1 for _ in islice(repairing.salvage.readable(db, "descriptors"), 10**6))
+    assert rows < 10**6
+    assert repair(place).damage
 
 
 def test_what_a_page_leads_to_is_followed_no_more_often_than_the_file_is_long() -> None:

@@ -296,7 +296,7 @@ def _settle_removals(old: sqlite3.Connection, new: sqlite3.Connection, report: R
     is_lost = True
     with suppress(sqlite3.DatabaseError):
         there = salvage.OPTIONAL in salvage.tables_of(old)
-        is_lost = not removals.is_as_noted(old) or (there and not salvage.can_be_read(old, salvage.OPTIONAL))
+        is_lost = (there and not salvage.can_be_read(old, salvage.OPTIONAL)) or not removals.is_as_noted(old)
     if is_lost:
         known = {path for (path,) in new.execute("SELECT path FROM removed")}
         out = [path for (path,) in new.execute("SELECT path FROM skipped WHERE reason = ?", (removals.TAKEN_OUT,))]

@@ -30,6 +30,7 @@ _LEAF_OF_TABLE = 0x0D
 _UNIT_WITHIN = 1e-3
 _LONGEST_CONTENT = 1 << 20  # of a row of 262,144 numbers
 _FOLLOWED_PER_PAGE = 8
+_LEAST_OF_A_ROW = 4  # bytes
 _DIGITS = 18  # of a number that SQLite stores
 Row = tuple[Any, ...]
 
@@ -95,7 +96,7 @@ def readable(db: sqlite3.Connection, name: str) -> Iterator[Row]:
     position = [table.columns.split(", ").index(column) for column in table.key.split(", ")]
     last: Row | None = None
     try:
-        for row in db.execute(f"{select} ORDER BY {table.key}"):
+        for row in _rows(db, f"{select} ORDER BY {table.key}"):
             last = tuple(row[at] for at in position)
             yield row
     except (sqlite3.DatabaseError, OverflowError):
@@ -106,7 +107,7 @@ def readable(db: sqlite3.Connection, name: str) -> Iterator[Row]:
     after = f"WHERE {key} > {marks}" if last is not None else ""
     backwards = ", ".join(f"{column} DESC" for column in table.key.split(", "))
     with suppress(sqlite3.DatabaseError):
-        for row in db.execute(f"{select} {after} ORDER BY {backwards}", last or ()):
+        for row in _rows(db, f"{select} {after} ORDER BY {backwards}", last or ()):
             first = tuple(row[at] for at in position)
             yield row
     tried: set[Any] = set()
@@ -117,7 +118,7 @@ def readable(db: sqlite3.Connection, name: str) -> Iterator[Row]:
         if (last is None or _order(one) > _order(last[0])) and (first is None or _order(one) < _order(first[0])):
             yield from _stream_rows(db, f"{select} WHERE {key} = {marks}", (one,))
     if name == "descriptors":
-        yield from _on_leaves(Path(db.execute("PRAGMA database_list").fetchone()[2]))
+        yield from _on_leaves(_file_of(db))
 
 
 def _on_leaves(path: Path) -> Iterator[Row]:
@@ -200,7 +201,7 @@ def _varint(content: bytes, at: int) -> tuple[int, int]:
 def can_be_read(db: sqlite3.Connection, name: str) -> bool:
     """Whether every row of a table can be read, and can be right."""
     try:
-        return all(is_right(name, row, 0) for row in db.execute(f"SELECT {TABLES[name].columns} FROM {name}"))  # noqa: S608
+        return all(is_right(name, row, 0) for row in _rows(db, f"SELECT {TABLES[name].columns} FROM {name}"))  # noqa: S608
     except (sqlite3.DatabaseError, OverflowError):
         return False
 
@@ -218,7 +219,20 @@ def _order(key: Any) -> tuple[bool, Any]:
 
 def _stream_rows(db: sqlite3.Connection, query: str, values: Row = ()) -> Iterator[Row]:
     with suppress(sqlite3.DatabaseError):
-        yield from db.execute(query, values)
+        yield from _rows(db, query, values)
+
+
+def _rows(db: sqlite3.Connection, query: str, values: Row = ()) -> Iterator[Row]:
+    """The rows of a scan, no more than the file can hold: pages that lead to one another many times never end."""
+    most = os.path.getsize(_file_of(db)) // _LEAST_OF_A_ROW
+    for count, row in enumerate(db.execute(query, values)):
+        if count > most:
+            raise sqlite3.DatabaseError("it has more rows than bytes for them")
+        yield row
+
+
+def _file_of(db: sqlite3.Connection) -> Path:
+    return Path(db.execute("PRAGMA database_list").fetchone()[2])
 
 
 def stream(db: sqlite3.Connection, query: str) -> Iterator[Any]:
