@@ -373,12 +373,12 @@ def lost_database(folder: Path) -> Lost | None:
         return None
     name, has_log = printable(folder), size_of(log) > 0
     advice = {
-        log.name if has_log else "": f"See what can be saved: coocnet repair {name}",
         f"{DATABASE_NAME}.damaged-": f"A repair put that aside: call it {DATABASE_NAME}, and coocnet repair {name}",
         **dict.fromkeys(DERIVED_NAMES, "Put the database back, or delete the folder and make the index anew."),
     }
     names = sorted(entry.name for entry in folder.iterdir())
-    found = [(one, said) for start, said in advice.items() for one in names if start and one.startswith(start)]
+    found = [(log.name, f"See what can be saved: coocnet repair {name}")] if has_log else []
+    found += [(one, said) for start, said in advice.items() for one in names if one.startswith(start)]
     if not found or size_of(database):  # another process has made it just now
         return None
     what = f"its {DATABASE_NAME} is {'empty' if is_there else 'missing'}, beside {found[0][0]}"

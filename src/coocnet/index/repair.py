@@ -81,11 +81,11 @@ def repair(location: str | os.PathLike[str], *, check: bool = False, recipe: Rec
     Args:
         location: the index's own folder.
         check: only look.
-        recipe: what the index was made with, needed where that can be read no more; then its rows cannot be told to
-            belong to it, and are described anew.
+        recipe: what the index was made with, needed where that can be read no more; rows that no stored whitening
+            tells to belong to it are then described anew.
 
     Raises:
-        InputError: an index in Milvus, or not a path.
+        InputError: an index in Milvus, not a path, or a database that is a link.
         IndexMissingError: no index there.
         ForeignIndexError: nothing in it can be recognised as an index of ours; or the recipe is lost and not given.
         NewerIndexError: written by a newer coocnet.

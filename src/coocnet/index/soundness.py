@@ -49,7 +49,7 @@ def damage_of(path: Path) -> list[str]:
 
 
 def quick_damage_of(db: sqlite3.Connection) -> list[str]:
-    """As :func:`damage_of`, by the structure and the checksums alone: some 25 µs a picture, a tenth of the time.
+    """As :func:`damage_of`, by the structure and the checksums alone, which takes a fraction of the time.
 
     Over a connection that is open: a process that opens the file a second time and closes it loses all its locks on
     it (https://sqlite.org/howtocorrupt.html, 2.2), and others then take its log away.
