@@ -7,8 +7,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
+from threading import Barrier, Event
 
 import numpy as np
 import pytest
@@ -321,6 +323,48 @@ def test_a_file_of_milvus_lite_is_made_with_its_folder_and_never_by_looking(tmp_
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(IndexStorageError, match="cannot be made"):
         open_index(f"milvus-lite://{tmp_path}/file/index", Recipe())
+
+
+def test_a_collection_that_is_listed_while_milvus_lite_makes_it_is_whole(
+    lite: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from milvus_lite import db
+
+    begun = Event()
+
+    class SlowCollection(db.Collection):
+        def __init__(self, *given: object, **named: object) -> None:
+            super().__init__(*given, **named)
+            begun.set()
+            time.sleep(0.3)
+
+    monkeypatch.setattr(db, "Collection", SlowCollection)
+    os.makedirs(os.path.dirname(Address.of(lite).uri), exist_ok=True)
+    server = Server(Address.of(lite))
+    with ThreadPoolExecutor() as threads:
+        making = threads.submit(server.make, "facts", 100, {"value": 100})
+        assert begun.wait(10)
+        assert set(server.made()) <= {"facts"}
+        making.result()
+    assert Server(Address.of(lite)).kinds() == ["facts"]
+
+
+def test_an_index_in_milvus_lite_is_opened_by_threads_at_once(lite: str, recipe: Recipe) -> None:
+    from milvus_lite.server_manager import server_manager_instance
+
+    with open_index(lite, recipe) as index:
+        put(index, named(synthetic_rows(3)))
+    together = Barrier(4)
+
+    def pictures(_: int) -> int:
+        together.wait()
+        with open_index(lite) as index:
+            return index.pictures
+
+    for _ in range(5):
+        server_manager_instance.release_server(Address.of(lite).uri)  # as if another process began
+        with ThreadPoolExecutor(4) as threads:
+            assert list(threads.map(pictures, range(4))) == [3, 3, 3, 3]
 
 
 def test_a_scheme_without_its_slashes_is_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,8 @@ import logging
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from threading import RLock
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,9 @@ _VECTOR = "row"
 _PLACE_HOLDER = "nothing"
 _BEFORE_2_4 = re.compile(r"v?2\.[0-3]\.")
 _NOT_CONNECTED = 2  # as pymilvus numbers what a server never says
+# Milvus Lite opens what it lists, and a collection that is being made meanwhile twice: half of what is done to it is
+# forgotten then. A file that two threads open at once it refuses to one of them.
+_IN_FILES = RLock()
 
 Row = dict[str, Any]
 
@@ -57,8 +61,9 @@ class Server:
         self._unseen: set[str] = set()
         self._dims: dict[str, int] = {}
         self._finished: set[str] = set()
+        self._alone: AbstractContextManager[object] = _IN_FILES if address.is_file else nullcontext()
         self.before_writing: Callable[[], None] = lambda: None
-        with self._errors():
+        with self._alone, self._errors():
             self._client = pymilvus.MilvusClient(uri=address.uri, token=address.token, timeout=_TIME_S)
         for kind in self.kinds():
             with suppress(_GoneError), self._errors():
@@ -79,7 +84,7 @@ class Server:
     def made(self) -> list[str]:
         """The collections of this index, with what an interruption left unfinished."""
         before = self.name("")
-        with self._errors():
+        with self._alone, self._errors():
             return [name.removeprefix(before) for name in self._client.list_collections() if name.startswith(before)]
 
     def _is_finished(self, kind: str) -> bool:
@@ -132,7 +137,7 @@ class Server:
             index.add_index(vector, index_type="IVF_SQ8", metric_type="IP", params={"nlist": _LISTS})
         else:
             index.add_index(vector, index_type="FLAT", metric_type="IP")
-        with self._errors():
+        with self._alone, self._errors():
             if kind in self.made():  # what was not finished
                 self._client.drop_collection(self.name(kind))
             self._client.create_collection(self.name(kind), schema=schema, consistency_level="Session")
@@ -149,7 +154,7 @@ class Server:
         """Deletes a collection, if it is there."""
         self.before_writing()
         self._finished.discard(kind)
-        with self._errors():
+        with self._alone, self._errors():
             self._client.drop_collection(self.name(kind))
 
     def put(self, kind: str, rows: Sequence[Row]) -> None:
