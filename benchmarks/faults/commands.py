@@ -25,6 +25,7 @@ def load_all() -> None:
     """Loads what the commands need, so that no run has to; no thread may be begun by it."""
     import faiss
     import numba
+    import scipy.linalg.blas  # numba loads it to compile; without memory OpenBLAS waits for some without end
     import torch
 
     import coocnet.cli
@@ -33,7 +34,7 @@ def load_all() -> None:
     import coocnet.index.repair
     import coocnet.serve.server
 
-    assert all((faiss, numba, torch, coocnet))
+    assert all((faiss, numba, scipy.linalg.blas, torch, coocnet))
     must(len(os.listdir("/proc/self/task")) == 1, "a process with threads cannot be forked off")
 
 
