@@ -136,6 +136,16 @@ def _log(one: dict[str, int]) -> str:
     )
 
 
+def _memory(one: dict[str, int]) -> str:
+    told = (
+        f"too little for {one['said_so'] + one['ended_by_a_library']}: {one['said_so']} said so, "
+        f"{one['ended_by_a_library']} were ended by a library that asks for no more; what was stored was right"
+    )
+    if rounded := one.get("computed_by_pytorch_instead", 0):
+        told += f", to float32 rounding in {rounded}, where the compiled loops had no memory and PyTorch computed"
+    return told
+
+
 _TOLD: dict[str, Callable[[dict[str, int]], str]] = {
     "full disk": _disk,
     "read-only and vanishing": lambda one: (
@@ -157,10 +167,7 @@ _TOLD: dict[str, Callable[[dict[str, int]], str]] = {
         f"{one['done']} commands at once did their work, {one['refused']} were told that another was at it"
     ),
     "log": _log,
-    "memory": lambda one: (
-        f"too little for {one['said_so'] + one['ended_by_a_library']}: {one['said_so']} said so, "
-        f"{one['ended_by_a_library']} were ended by a library that asks for no more; what was stored was right"
-    ),
+    "memory": _memory,
 }
 
 

@@ -60,10 +60,18 @@ def content_of(index: Path) -> Content:
     return look(index, deeply=True).content
 
 
-def rows_are_right(left: Left, right: Content) -> bool:
-    """Whether no row that is there is another than it should be."""
+def rows_are_right(left: Left, right: Content, *, within: float = 0.0) -> bool:
+    """Whether no number of a row that is there is another than it should be, by more than so much."""
     rows = dict(right.values())
-    return all(rows.get(digest, row) == row for digest, row in left.content.values())
+    return all(_differ(rows.get(digest, row), row) <= within for digest, row in left.content.values())
+
+
+def _differ(one: bytes, other: bytes) -> float:
+    if one == other:
+        return 0.0
+    if len(one) != len(other):
+        return np.inf
+    return float(np.abs(np.frombuffer(one, np.float32) - np.frombuffer(other, np.float32)).max())
 
 
 def same_answers(one: Path, other: Path, count: int = 5) -> None:

@@ -81,6 +81,12 @@ def _common(
     del version
 
 
+_OUT_OF_MEMORY = (
+    "coocnet: out of memory. What was stored is intact, and the same command goes on from there: give it more "
+    "memory, or have it hold less (OMP_NUM_THREADS=1, a smaller size_px)."
+)
+
+
 def main() -> None:
     """Runs the command; errors of ours become one message and exit status 1."""
     # Threads that wait asleep, not spinning, leave the processor to others: measured 2 to 5 times faster beside them.
@@ -99,11 +105,9 @@ def main() -> None:
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
-    except MemoryError:
-        err.print(
-            "[bold red]coocnet:[/] out of memory. What was stored is intact, and the same command goes on "
-            "from there: give it more memory, or have it hold less (OMP_NUM_THREADS=1, a smaller size_px)."
-        )
+    except MemoryError as error:
+        error.__traceback__ = error.__context__ = None  # whose frames hold what there is no memory for
+        print(_OUT_OF_MEMORY, file=sys.stderr)  # plainly: to colour it, modules would be loaded
         sys.exit(1)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EPIPE, errno.EIO):
