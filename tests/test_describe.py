@@ -52,7 +52,8 @@ def test_a_row_is_the_same_alone_and_in_any_batch(
     recipe: Recipe, pictures: list[Path], pooling: str, batch_size: int
 ) -> None:
     changed = recipe.replace(pooling=pooling, cooccurrence=Cooccurrence(radius_cells=1))
-    alone = np.concatenate([Describer(changed).describe([path]) for path in pictures])
+    describer = Describer(changed)
+    alone = np.concatenate([describer.describe([path]) for path in pictures])
     together = Describer(changed, batch_size=batch_size).describe(pictures)
     np.testing.assert_allclose(together, alone, atol=2e-6)
 

@@ -466,8 +466,8 @@ def typed_errors(location: Path) -> Iterator[None]:
                 f"{name} holds no index: its {DATABASE_NAME} is not a database. "
                 f"If it was one, see what can be saved: coocnet repair {name}"
             ) from error
-        if any(sign in text for sign in _DAMAGE):
-            raise damaged(location, text) from error
+        if not text or any(sign in text for sign in _DAMAGE):  # no text: as above, before Python 3.11
+            raise damaged(location, text or "what SQLite says of it is no text") from error
         if "locked" in text:
             raise IndexBusyError(f"{name} is in use by another process; try again when it has finished.") from error
         raise IndexStorageError(
