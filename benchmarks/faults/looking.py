@@ -6,6 +6,7 @@ import contextlib
 import shutil
 import sqlite3
 import tempfile
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from faults.campaign import must
 from faults.commands import coocnet
 
 DATABASE = "index.sqlite"
+_COPIES = 50
 Content = dict[str, tuple[bytes, bytes]]
 
 
@@ -34,8 +36,15 @@ def copied(index: Path) -> Iterator[Path]:
     """A copy of an index, if there is one, so that looking at it mends nothing."""
     with tempfile.TemporaryDirectory() as name:
         copy = Path(name) / "copy.cooc"
-        if index.exists():
-            shutil.copytree(index, copy)
+        for _ in range(_COPIES):
+            with contextlib.suppress(shutil.Error):  # a process that ends just now takes its log away
+                if index.exists():
+                    shutil.copytree(index, copy)
+                break
+            shutil.rmtree(copy)
+            time.sleep(0.2)
+        else:
+            must(False, f"{index} changes without end")
         yield copy
 
 
