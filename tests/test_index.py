@@ -649,6 +649,12 @@ def test_a_second_sync_at_the_same_time_is_refused_and_search_goes_on(place, pho
         assert index.search(index.row_of_file(sorted(photos.iterdir())[0])[None], k=1)[0]
 
 
+def test_what_sqlite_took_back_by_itself_does_not_hide_why(place, recipe) -> None:
+    with open_index(place, recipe) as index, pytest.raises(MemoryError), index._store._database._transaction("BEGIN") as db:
+        db.execute("ROLLBACK")  # as SQLite does where it gets no memory
+        raise MemoryError
+
+
 def test_a_full_disk_is_reported_and_the_index_stays_usable(place, photos, recipe, describer) -> None:
     for path in sorted(photos.iterdir())[9:]:
         path.rename(photos.parent / path.name)

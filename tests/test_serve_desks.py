@@ -108,6 +108,43 @@ def test_a_thread_that_is_given_up_keeps_its_place_until_it_is_done(filled):
     asyncio.run(run())
 
 
+def test_every_thread_closes_its_index_when_it_ends_and_what_waits_is_given_up(filled, monkeypatch):
+    opened, closed = [], []
+    real_close = Index.close
+
+    def opens() -> Index:
+        opened.append(threading.get_ident())
+        return open_index(filled)
+
+    def closes(index: Index) -> None:
+        closed.append(threading.get_ident())
+        real_close(index)
+
+    async def run() -> None:
+        desks = [Desk("test", opens, threads=3, waiting=9), SearchDesk(opens, waiting=9)]
+        together = threading.Barrier(2)
+        await asyncio.gather(desks[1].do(lambda _: None), *(desks[0].do(lambda _: together.wait(20)) for _ in "ab"))
+        release = threading.Event()
+        working = [asyncio.create_task(desks[0].do(lambda _: release.wait(20))) for _ in range(3)]
+        await asyncio.sleep(0.05)
+        waits = asyncio.create_task(desks[0].do(lambda _: pytest.fail("it was given up")))
+        await asyncio.sleep(0.05)
+        closing = asyncio.create_task(asyncio.to_thread(lambda: [desk.close() for desk in desks]))
+        await asyncio.sleep(0.05)
+        release.set()
+        assert await asyncio.gather(*working) == [True] * 3
+        await closing
+        with pytest.raises(asyncio.CancelledError):
+            await waits
+        with pytest.raises(Problem):
+            await desks[0].do(lambda _: None)
+
+    monkeypatch.setattr(Index, "close", closes)
+    asyncio.run(run())
+    assert len(opened) == 4
+    assert sorted(closed) == sorted(opened)
+
+
 def test_an_index_made_anew_in_its_place_is_opened_anew(filled, tmp_path):
     async def run() -> None:
         desk = Desk("test", lambda: open_index(filled), threads=1, waiting=1)

@@ -194,7 +194,8 @@ class Database:
             try:
                 yield db
             except BaseException:
-                db.execute("ROLLBACK")
+                if db.in_transaction:  # without memory or room SQLite has taken it back by itself
+                    db.execute("ROLLBACK")
                 raise
             try:
                 db.execute("COMMIT")

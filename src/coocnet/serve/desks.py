@@ -41,11 +41,16 @@ class _Held:
             try:
                 self._index.check_in_place()
             except IndexStorageError:
-                self._index.close()
-                self._index = None
+                self.close()
         if self._index is None:
             self._index = self._opener()
         return self._index
+
+    def close(self) -> None:
+        """In the thread that opened it, as every use."""
+        if self._index is not None:
+            self._index.close()
+            self._index = None
 
 
 class Desk:
@@ -61,9 +66,10 @@ class Desk:
     def __init__(self, name: str, opener: Opener, *, threads: int, waiting: int) -> None:
         self._opener = opener
         self._local = threading.local()
+        self._count = threads
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix=name)
         self._most = threads + waiting
-        self._taken = 0
+        self._taken: set[Future[Any]] = set()
         self._guard = threading.Lock()
 
     async def do(self, work: Callable[[Index], T]) -> T:
@@ -73,27 +79,42 @@ class Desk:
             Problem: as many pieces of work wait as may.
         """
         with self._guard:
-            if self._taken >= self._most:
+            if len(self._taken) >= self._most:
                 raise overloaded()
-            self._taken += 1
-        future = self._threads.submit(self._done, work)
+            future = self._threads.submit(self._done, work)
+            self._taken.add(future)
         future.add_done_callback(self._free)
         return await asyncio.wrap_future(future)
 
     def close(self) -> None:
-        """Ends the threads when what they do is done; what waits is given up."""
-        self._threads.shutdown(wait=True, cancel_futures=True)
+        """Ends the threads, each with its index, when what they do is done; what waits is given up."""
+        with self._guard:
+            if not self._most:
+                return
+            self._most, waiting = 0, list(self._taken)
+        for future in waiting:
+            future.cancel()
+        all_leave = threading.Barrier(self._count)  # or one thread would do it for two
+        for _ in range(self._count):
+            self._threads.submit(self._leave, all_leave)
+        self._threads.shutdown()
 
     def _done(self, work: Callable[[Index], T]) -> T:
+        return work(self._held().index())
+
+    def _leave(self, together: threading.Barrier) -> None:
+        self._held().close()
+        together.wait()
+
+    def _held(self) -> _Held:
         held: _Held | None = getattr(self._local, "held", None)
         if held is None:
             held = self._local.held = _Held(self._opener)
-        return work(held.index())
+        return held
 
     def _free(self, future: Future[Any]) -> None:
-        del future
         with self._guard:
-            self._taken -= 1
+            self._taken.discard(future)
 
 
 @dataclass(frozen=True)
@@ -218,6 +239,7 @@ class SearchDesk:
                     item()
             for group in alike.values():
                 self._answer(group)
+        self._held.close()
 
     def _answer(self, group: list[_Waiting]) -> None:
         try:
