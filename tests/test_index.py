@@ -650,9 +650,13 @@ def test_a_second_sync_at_the_same_time_is_refused_and_search_goes_on(place, pho
 
 
 def test_what_sqlite_took_back_by_itself_does_not_hide_why(place, recipe) -> None:
-    with open_index(place, recipe) as index, pytest.raises(MemoryError), index._store._database._transaction("BEGIN") as db:
-        db.execute("ROLLBACK")  # as SQLite does where it gets no memory
-        raise MemoryError
+    def fails(index) -> None:
+        with index._store._database._transaction("BEGIN") as db:
+            db.execute("ROLLBACK")  # as SQLite does where it gets no memory
+            raise MemoryError
+
+    with open_index(place, recipe) as index, pytest.raises(MemoryError):
+        fails(index)
 
 
 def test_a_full_disk_is_reported_and_the_index_stays_usable(place, photos, recipe, describer) -> None:

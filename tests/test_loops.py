@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -205,6 +206,23 @@ def test_where_the_compiler_fails_pytorch_computes_and_it_is_said_once(operator,
         torch.testing.assert_close(operator(a, radius_cells=1), expected)
     torch.testing.assert_close(operator(a, radius_cells=1), expected)
     assert len(tried) == 1
+
+
+def test_a_compiler_whose_lock_a_failure_left_taken_is_free_for_other_threads(monkeypatch) -> None:
+    from numba.core.compiler_lock import global_compiler_lock
+
+    def fails(*_: object) -> None:
+        global_compiler_lock.acquire()
+        raise MemoryError
+
+    monkeypatch.setattr(quick, "_gave_up", threading.Event())
+    monkeypatch.setattr(quick.compiled_loops(), "total", fails)
+    with ThreadPoolExecutor(1) as thread:
+        computed = thread.submit(ops.direct_cooccurrence, a_batch((3, 4, 5)), radius_cells=1)
+        with pytest.warns(RuntimeWarning, match="cannot be used"):
+            computed.result()
+        assert global_compiler_lock._lock.acquire(timeout=5)
+    global_compiler_lock._lock.release()
 
 
 @each_operator

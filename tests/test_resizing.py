@@ -20,6 +20,7 @@ from coocnet.data import decode, resizing
 from coocnet.data.resizing import resize
 
 pytest.importorskip("numba", reason="the compiled loops need: pip install 'coocnet[fast]'")
+from numba.core.compiler_lock import global_compiler_lock
 
 
 def noise(width: int, height: int, seed: int = 0) -> Image.Image:
@@ -200,11 +201,28 @@ def test_what_is_no_size_or_part_is_never_given_to_the_loops(wrong: Callable[[Im
 
 def test_where_the_loops_fail_pillow_resizes(monkeypatch) -> None:
     def fails(*_: object) -> None:
+        global_compiler_lock.acquire()  # as where memory ends while numba takes it
         raise MemoryError
 
     monkeypatch.setattr(resizing.compiled_loops(), "resize", fails)
     image = noise(40, 30)
-    np.testing.assert_array_equal(resize(image, (20, 15)), by_pillow(image, (20, 15)))
+    with ThreadPoolExecutor(1) as thread:
+        resized = thread.submit(resize, image, (20, 15)).result()
+        assert global_compiler_lock._lock.acquire(timeout=5), "other threads would wait for it without end"
+    global_compiler_lock._lock.release()
+    np.testing.assert_array_equal(resized, by_pillow(image, (20, 15)))
+
+
+def test_where_the_loops_cannot_be_compiled_no_other_thread_waits_for_them(untried, monkeypatch) -> None:
+    def fails(*_: object) -> None:
+        global_compiler_lock.acquire()
+        raise MemoryError
+
+    monkeypatch.setattr(resizing, "_by_loops", fails)
+    with ThreadPoolExecutor(1) as thread:
+        assert thread.submit(resizing.compiled_loops).result() is None
+        assert global_compiler_lock._lock.acquire(timeout=5)
+    global_compiler_lock._lock.release()
 
 
 def test_loops_whose_pixels_are_not_pillows_are_not_used(untried, monkeypatch) -> None:

@@ -11,6 +11,8 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
+from coocnet.compiler import let_go
+
 Part = tuple[float, float, float, float]
 """x1, y1, x2, y2 in pixels; may lie between them."""
 
@@ -31,8 +33,8 @@ def resize(image: Image.Image, size: tuple[int, int], *, box: Part | None = None
     if _for_loops(image, size, part) and (loops := compiled_loops()) is not None:
         try:
             return _by_loops(loops, image, size, part)
-        except Exception:  # noqa: BLE001, S110 - such as too little memory: Pillow does the same, or says what is wrong
-            pass
+        except Exception:  # noqa: BLE001 - such as too little memory: Pillow does the same, or says what is wrong
+            let_go()
     return _by_pillow(image, size, part)
 
 
@@ -67,6 +69,7 @@ def _checked_loops() -> Any:
             for size in ((60, 20), (10, 50))  # as much taller as they may be, and wider
         )
     except Exception:  # noqa: BLE001 - whatever ails an extra, there is the other way
+        let_go()
         return None
     return lanczos if same else None
 

@@ -22,6 +22,8 @@ from torch import Tensor
 from torch.autograd import forward_ad
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
+from coocnet.compiler import let_go
+
 _KINDS = (torch.float32, torch.bfloat16)
 _LARGEST_RADIUS = 15  # measured: from about 16 on, the banded products of PyTorch are as quick
 
@@ -46,6 +48,7 @@ def compiled_loops() -> Any:
 
 def _give_up(error: Exception) -> None:
     """PyTorch computes the same; what failed once takes its time to fail again."""
+    let_go()
     if not _gave_up.is_set():
         _gave_up.set()
         warnings.warn(
