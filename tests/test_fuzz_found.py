@@ -39,7 +39,7 @@ from coocnet.errors import (
 from coocnet.evaluate import GroundTruth
 from coocnet.evaluate.ground_truth import Query
 from coocnet.evaluate.readers import read_descriptors, read_rankings
-from coocnet.index import open_index
+from coocnet.index import open_index, prepared
 from coocnet.nn import read_filter
 from coocnet.recipe import Recipe
 from coocnet.train.checkpoint import State
@@ -397,6 +397,27 @@ def test_a_database_whose_tables_have_names_that_are_no_text_is_refused(tmp_path
     file.write_bytes(file.read_bytes().replace(b"CREATE TABLE skipped", b"CRE\x97TE TABLE skipped"))
     with pytest.raises(ForeignIndexError, match="damaged"):
         open_index(place)
+
+
+@pytest.mark.parametrize(
+    ("written", "read"), [(b"'shape': (60, 51)", b"'shape': (60, 11)"), (b"'descr': '<f4'", b"'descr': '<f2'")]
+)
+def test_neighbours_whose_header_says_less_than_there_is_are_made_anew(
+    tmp_path: Path, written: bytes, read: bytes
+) -> None:
+    place, rows = tmp_path / "a.cooc", synthetic_rows(60)
+    put(place, named(rows))
+    with open_index(place) as index:
+        index.prepare_reranking()
+        found = index.search(rows[:2], k=3, reranking="reciprocal")
+    file = place / prepared._NAME
+    assert prepared.damage(place) == ""
+    content = file.read_bytes()
+    assert written in content
+    file.write_bytes(content.replace(written, read, 1))
+    assert "neighbours" in prepared.damage(place)
+    with open_index(place) as index:
+        assert index.search(rows[:2], k=3, reranking="reciprocal") == found
 
 
 def test_a_row_that_was_changed_among_those_kept_is_not_searched(

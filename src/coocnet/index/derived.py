@@ -44,7 +44,7 @@ class Derived:
             One of :data:`UNREADABLE`: there is none, or it is damaged.
         """
         with open(folder / self.table, "rb") as stream, zipfile.ZipFile(stream) as table:
-            yield json.loads(_array(table, "facts").tobytes()), lambda name: _array(table, name)
+            yield json.loads(array_of(table, "facts").tobytes()), lambda name: array_of(table, name)
 
     def new(self, folder: Path) -> tuple[str, Path]:
         """A token for a new large file, and its path."""
@@ -88,7 +88,12 @@ def _is_abandoned(file: Path) -> bool:
     return time.time() - file.stat().st_mtime > _BEING_WRITTEN_S
 
 
-def _array(table: zipfile.ZipFile, name: str) -> np.ndarray:
+def array_of(table: zipfile.ZipFile, name: str) -> np.ndarray:
+    """An array that ``numpy.savez`` wrote, read to its end: before that nobody looks at its checksum.
+
+    Raises:
+        One of :data:`UNREADABLE`: it is not there, or damaged.
+    """
     with table.open(f"{name}.npy") as member, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about what a damaged header says
         array = np.lib.format.read_array(member, allow_pickle=False)  # type: ignore[no-untyped-call]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from coocnet.index.derived import UNREADABLE
+from coocnet.index.derived import UNREADABLE, array_of
 from coocnet.output import written_whole
 from coocnet.ranking import Diffusion, Ranked, neighbours
 
@@ -74,11 +75,12 @@ class Prepared:
     def load(cls, folder: Path, key: str) -> Prepared | None:
         """What was saved under this key; None where there is nothing, of another key, or damaged."""
         try:
-            with open(folder / _NAME, "rb") as stream, np.load(stream, allow_pickle=False) as held:
-                if held["key"].tobytes().decode() != key:
+            with open(folder / _NAME, "rb") as stream, zipfile.ZipFile(stream) as held:
+                if array_of(held, "key").tobytes().decode() != key:
                     return None
-                solved = (held["columns"], held["values"]) if "columns" in held else None
-                return cls(Ranked(held["positions"], held["scores"]), solved)
+                solves = "columns.npy" in held.namelist()
+                solved = (array_of(held, "columns"), array_of(held, "values")) if solves else None
+                return cls(Ranked(array_of(held, "positions"), array_of(held, "scores")), solved)
         except UNREADABLE:
             return None
 
@@ -88,9 +90,9 @@ def damage(folder: Path) -> str:
     if not (folder / _NAME).exists():
         return ""
     try:
-        with open(folder / _NAME, "rb") as stream, np.load(stream, allow_pickle=False) as held:
-            for name in {"key", "positions", "scores", *held.files}:
-                held[name]
+        with open(folder / _NAME, "rb") as stream, zipfile.ZipFile(stream) as held:
+            for name in {"key", "positions", "scores", *(one.removesuffix(".npy") for one in held.namelist())}:
+                array_of(held, name)
     except UNREADABLE as error:
         return f"the neighbours that were prepared cannot be read ({type(error).__name__}: {error})"
     return ""
