@@ -218,9 +218,8 @@ def test_a_compiler_whose_lock_a_failure_left_taken_is_free_for_other_threads(mo
     monkeypatch.setattr(quick, "_gave_up", threading.Event())
     monkeypatch.setattr(quick.compiled_loops(), "total", fails)
     with ThreadPoolExecutor(1) as thread:
-        computed = thread.submit(ops.direct_cooccurrence, a_batch((3, 4, 5)), radius_cells=1)
         with pytest.warns(RuntimeWarning, match="cannot be used"):
-            computed.result()
+            thread.submit(ops.direct_cooccurrence, a_batch((3, 4, 5)), radius_cells=1).result()
         assert global_compiler_lock._lock.acquire(timeout=5)
     global_compiler_lock._lock.release()
 

@@ -20,6 +20,7 @@ from coocnet.data import decode, resizing
 from coocnet.data.resizing import resize
 
 pytest.importorskip("numba", reason="the compiled loops need: pip install 'coocnet[fast]'")
+from llvmlite.binding.ffi import lib as llvm
 from numba.core.compiler_lock import global_compiler_lock
 
 
@@ -214,15 +215,19 @@ def test_where_the_loops_fail_pillow_resizes(monkeypatch) -> None:
 
 
 def test_where_the_loops_cannot_be_compiled_no_other_thread_waits_for_them(untried, monkeypatch) -> None:
+    locks = [global_compiler_lock._lock, llvm._lock._lock]
+
     def fails(*_: object) -> None:
-        global_compiler_lock.acquire()
+        for lock in locks * 2:
+            lock.acquire()
         raise MemoryError
 
     monkeypatch.setattr(resizing, "_by_loops", fails)
     with ThreadPoolExecutor(1) as thread:
         assert thread.submit(resizing.compiled_loops).result() is None
-        assert global_compiler_lock._lock.acquire(timeout=5)
-    global_compiler_lock._lock.release()
+        assert [lock.acquire(timeout=5) for lock in locks] == [True, True]
+    for lock in locks:
+        lock.release()
 
 
 def test_loops_whose_pixels_are_not_pillows_are_not_used(untried, monkeypatch) -> None:

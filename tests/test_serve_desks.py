@@ -145,6 +145,28 @@ def test_every_thread_closes_its_index_when_it_ends_and_what_waits_is_given_up(f
     assert sorted(closed) == sorted(opened)
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_an_index_that_cannot_be_closed_keeps_no_thread(filled, monkeypatch):
+    closed = []
+    real_close = Index.close
+
+    def fails(index: Index) -> None:
+        closed.append(index)
+        real_close(index)
+        raise OSError("gone")
+
+    async def run() -> None:
+        desks = [Desk("test", lambda: open_index(filled), threads=2, waiting=2) for _ in "ab"]
+        together = threading.Barrier(2)
+        await asyncio.gather(*(desks[0].do(lambda _: together.wait(20)) for _ in "ab"))
+        monkeypatch.setattr(Index, "close", fails)
+        for desk in (*desks, *desks):
+            desk.close()
+
+    asyncio.run(run())
+    assert len(closed) == 2
+
+
 def test_an_index_made_anew_in_its_place_is_opened_anew(filled, tmp_path):
     async def run() -> None:
         desk = Desk("test", lambda: open_index(filled), threads=1, waiting=1)

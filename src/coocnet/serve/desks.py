@@ -10,7 +10,7 @@ import asyncio
 import queue
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeVar
@@ -48,9 +48,9 @@ class _Held:
 
     def close(self) -> None:
         """In the thread that opened it, as every use."""
-        if self._index is not None:
-            self._index.close()
-            self._index = None
+        index, self._index = self._index, None
+        if index is not None:
+            index.close()
 
 
 class Desk:
@@ -65,12 +65,13 @@ class Desk:
 
     def __init__(self, name: str, opener: Opener, *, threads: int, waiting: int) -> None:
         self._opener = opener
-        self._local = threading.local()
-        self._count = threads
-        self._threads = ThreadPoolExecutor(threads, thread_name_prefix=name)
+        self._queue: queue.SimpleQueue[Callable[[_Held], None] | None] = queue.SimpleQueue()
         self._most = threads + waiting
         self._taken: set[Future[Any]] = set()
         self._guard = threading.Lock()
+        self._threads = [threading.Thread(target=self._work, name=name, daemon=True) for _ in range(threads)]
+        for thread in self._threads:
+            thread.start()
 
     async def do(self, work: Callable[[Index], T]) -> T:
         """Does a piece of work on the index in one of the threads.
@@ -78,39 +79,39 @@ class Desk:
         Raises:
             Problem: as many pieces of work wait as may.
         """
+        future: Future[T] = Future()
+
+        def attempt(held: _Held) -> None:
+            if future.set_running_or_notify_cancel():
+                _fulfil(future, lambda: work(held.index()))
+
         with self._guard:
             if len(self._taken) >= self._most:
                 raise overloaded()
-            future = self._threads.submit(self._done, work)
             self._taken.add(future)
         future.add_done_callback(self._free)
+        self._queue.put(attempt)
         return await asyncio.wrap_future(future)
 
     def close(self) -> None:
         """Ends the threads, each with its index, when what they do is done; what waits is given up."""
         with self._guard:
-            if not self._most:
-                return
             self._most, waiting = 0, list(self._taken)
         for future in waiting:
             future.cancel()
-        all_leave = threading.Barrier(self._count)  # or one thread would do it for two
-        for _ in range(self._count):
-            self._threads.submit(self._leave, all_leave)
-        self._threads.shutdown()
+        for _ in self._threads:
+            self._queue.put(None)
+        for thread in self._threads:
+            thread.join()
 
-    def _done(self, work: Callable[[Index], T]) -> T:
-        return work(self._held().index())
-
-    def _leave(self, together: threading.Barrier) -> None:
-        self._held().close()
-        together.wait()
-
-    def _held(self) -> _Held:
-        held: _Held | None = getattr(self._local, "held", None)
-        if held is None:
-            held = self._local.held = _Held(self._opener)
-        return held
+    def _work(self) -> None:
+        held = _Held(self._opener)
+        try:
+            while (attempt := self._queue.get()) is not None:
+                attempt(held)
+                del attempt  # and with it what was asked, until the next
+        finally:
+            held.close()
 
     def _free(self, future: Future[Any]) -> None:
         with self._guard:
@@ -224,22 +225,24 @@ class SearchDesk:
 
     def _work(self) -> None:
         ended = False
-        while not (ended or (self._is_closing.is_set() and self._queue.empty())):
-            items = [self._queue.get()]
-            while len(items) < QUERIES_AT_ONCE and not self._queue.empty():
-                items.append(self._queue.get())
-            alike: dict[Asking, list[_Waiting]] = {}
-            for item in items:
-                if item is None:
-                    ended = True
-                elif isinstance(item, _Waiting):
-                    if item.answer.set_running_or_notify_cancel():
-                        alike.setdefault(_but_for_k(item.asking), []).append(item)
-                else:
-                    item()
-            for group in alike.values():
-                self._answer(group)
-        self._held.close()
+        try:
+            while not (ended or (self._is_closing.is_set() and self._queue.empty())):
+                items = [self._queue.get()]
+                while len(items) < QUERIES_AT_ONCE and not self._queue.empty():
+                    items.append(self._queue.get())
+                alike: dict[Asking, list[_Waiting]] = {}
+                for item in items:
+                    if item is None:
+                        ended = True
+                    elif isinstance(item, _Waiting):
+                        if item.answer.set_running_or_notify_cancel():
+                            alike.setdefault(_but_for_k(item.asking), []).append(item)
+                    else:
+                        item()
+                for group in alike.values():
+                    self._answer(group)
+        finally:
+            self._held.close()
 
     def _answer(self, group: list[_Waiting]) -> None:
         try:
@@ -299,5 +302,5 @@ def _patient(index: Index) -> Index:
 def _fulfil(future: Future[T], work: Callable[[], T]) -> None:
     try:
         future.set_result(work())
-    except Exception as error:  # noqa: BLE001 - belongs to the one who asked
+    except BaseException as error:  # noqa: BLE001 - belongs to the one who asked
         future.set_exception(error)
