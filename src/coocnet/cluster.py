@@ -276,9 +276,8 @@ class _Crew:
             return
         self._ray.kill(worker)  # it may only have been out of reach
         had = self._has.pop(worker)
-        guilty = had.pop(
-            next((one for one in had if not self._is_done(one)), ref)
-        )  # what it was at: they are in order
+        was_at = next((one for one in had if not self._is_done(one)), ref)  # they are in order
+        guilty = had.pop(was_at)
         guilty.deaths += 1
         self._again.extend(had.values())
         if guilty.deaths < _DEATHS:

@@ -106,9 +106,8 @@ def main() -> None:
     except KeyboardInterrupt:
         sys.exit(130)
     except MemoryError as error:
-        error.__traceback__ = error.__context__ = error.__cause__ = (
-            None  # whose frames hold what there is no memory for
-        )
+        # Their frames hold what there is no memory for.
+        error.__traceback__ = error.__context__ = error.__cause__ = None
         print(_OUT_OF_MEMORY, file=sys.stderr)  # plainly: to colour it, modules would be loaded
         sys.exit(1)
     except OSError as error:
