@@ -217,6 +217,32 @@ def test_a_file_that_ends_every_process_is_told_and_the_others_are_described(
         np.testing.assert_array_equal(row, expected)
 
 
+@dataclass
+class Unlucky:
+    """As a file looks that was described while the process ended at the next one: what it gave was lost once."""
+
+    before: Path
+
+    def __call__(self, item: Named) -> Picture:
+        if item.path == "a.jpg" and not self.before.exists():
+            self.before.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return deadly(item)
+
+
+@pytest.mark.slow
+def test_a_file_is_only_blamed_for_the_end_of_a_process_that_had_nothing_else(
+    machines, recipe, monkeypatch, tmp_path
+) -> None:
+    monkeypatch.setattr("coocnet.cluster._BATCH", 1)
+    monkeypatch.setattr("coocnet.cluster._DEATHS", 1)
+    items = [Named(path) for path in ("a.jpg", "deadly.jpg", "b.jpg", "c.jpg")]
+    source = ClusterDescriber(recipe, workers=1, address=machines.address)
+    stream = source.stream(items, Unlucky(tmp_path / "before"))
+    came = [(item.path, isinstance(outcome, ImageError)) for item, outcome in stream]
+    assert sorted(came) == [("a.jpg", False), ("b.jpg", False), ("c.jpg", False), ("deadly.jpg", True)]
+
+
 @pytest.mark.slow
 def test_a_run_whose_workers_only_die_ends(machines, small_batches, recipe, monkeypatch) -> None:
     monkeypatch.setattr("coocnet.cluster._DEATHS", 1)

@@ -203,16 +203,20 @@ class _Worker:
 
 @dataclass
 class _Batch:
-    """Files that a worker has, and how many died of what they had, this among it."""
+    """Files that a worker has, how many died of them, and whether a worker is to have nothing else beside them."""
 
     items: list[Any]
     deaths: int = 0
+    alone: bool = False
 
 
 class _Crew:
     """The workers: each gets batches once it has begun; what a dead one had goes to others.
 
     Ray is told to repeat nothing: a call that waits for a worker that finds no room any more would wait for ever.
+
+    What a worker had done last may be lost with it before it was sent. What one seems to have died of is therefore
+    given out alone from then on, and only what was alone is said to end a process.
 
     Args:
         ray: the module.
@@ -228,23 +232,24 @@ class _Crew:
         self._accept = accept
         self._begins: dict[Any, Any] = {}
         self._has: dict[Any, dict[Any, _Batch]] = {}
+        self._fresh: Iterator[_Batch] = iter(())
         self._again: deque[_Batch] = deque()
         self._in_vain = 0
 
     def described(self, batches: Iterator[list[Item]], workers: int) -> Iterator[tuple[list[Item], Described | None]]:
         """Each batch with its result, as they arrive; None for a single item that ends every process."""
-        ours = map(_Batch, batches)
-        self._again.extend(islice(ours, workers))
+        self._fresh = map(_Batch, batches)
+        self._again.extend(islice(self._fresh, workers))
         for _ in range(len(self._again)):
             self._ask_for_one()
-        while self._again or any(self._has.values()):
+        while any(self._has.values()) or self._waits():
             running = {ref: worker for worker, has in self._has.items() for ref in has}
             (ref,), _ = self._ray.wait([*running, *self._begins], num_returns=1)
             try:
                 answer = self._ray.get(ref)
             except self._deaths():
                 self._in_vain += 1
-                if self._in_vain > _DEATHS * (workers + _DEATHS):  # since the last batch that was described
+                if self._in_vain > (_DEATHS + 1) * (workers + _DEATHS):  # since the last batch that was described
                     raise
                 yield from self._bury(ref, running.get(ref))
             else:
@@ -255,7 +260,7 @@ class _Crew:
                     self._accept(answer)
                     self._has[self._begins.pop(ref)] = {}
             for worker, has in self._has.items():
-                while len(has) < _AHEAD and (batch := self._again.popleft() if self._again else next(ours, None)):
+                while batch := self._next_beside(has):
                     has[worker.describe.remote(batch.items, self._load)] = batch
 
     def dismiss(self) -> None:
@@ -268,6 +273,18 @@ class _Crew:
         worker = self._hire()
         self._begins[worker.begin.remote()] = worker
 
+    def _waits(self) -> bool:
+        """Whether a batch is to be given out: one that came back, or else the next of all."""
+        if not self._again:
+            self._again.extend(islice(self._fresh, 1))
+        return bool(self._again)
+
+    def _next_beside(self, has: dict[Any, _Batch]) -> _Batch | None:
+        """What a worker gets that has this already, if anything."""
+        if len(has) >= _AHEAD or any(batch.alone for batch in has.values()) or not self._waits():
+            return None
+        return None if has and self._again[0].alone else self._again.popleft()
+
     def _bury(self, ref: Any, worker: Any) -> Iterator[tuple[list[Item], None]]:
         """Asks for another worker, and has others do what this one had; yields what ended too many."""
         self._ask_for_one()
@@ -277,15 +294,16 @@ class _Crew:
         self._ray.kill(worker)  # it may only have been out of reach
         had = self._has.pop(worker)
         was_at = next((one for one in had if not self._is_done(one)), ref)  # they are in order
-        guilty = had.pop(was_at)
-        guilty.deaths += 1
+        suspect = had.pop(was_at)
         self._again.extend(had.values())
-        if guilty.deaths < _DEATHS:
-            self._again.append(guilty)
-        elif len(guilty.items) > 1:
-            self._again.extend(_Batch([item]) for item in guilty.items)
+        suspect.deaths += 1
+        if not suspect.alone or suspect.deaths < _DEATHS:
+            suspect.alone = True
+            self._again.append(suspect)
+        elif len(suspect.items) > 1:
+            self._again.extend(_Batch([item], alone=True) for item in suspect.items)
         else:
-            yield guilty.items, None
+            yield suspect.items, None
 
     def _is_done(self, ref: Any) -> bool:
         """Whether a worker that is dead had done this."""
