@@ -9,13 +9,14 @@ import sys
 import threading
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import jaxtyping
 import pytest
 import torch
+import typer.main
 from safetensors.torch import save_file
 
 from coocnet.backbones import BACKBONES
@@ -34,6 +35,9 @@ if TYPE_CHECKING:
     from asking import Shelf
     from browsing import Complaints
 
+typer.main.get_command = cache(
+    typer.main.get_command
+)  # it takes a while, and some hundred commands are run in one process
 torch.set_num_threads(1)  # the maps are small: more threads wait for one another longer than they compute
 
 

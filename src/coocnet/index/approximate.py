@@ -440,10 +440,10 @@ def _tuned(built: Any, rows: Float[np.ndarray, "n d"], first: Int[np.ndarray, " 
 
     def found(k: int, probes: int) -> Iterator[Float[np.ndarray, " _"]]:
         options = _faiss().SearchParametersIVF(nprobe=probes)
-        for at, contents in enumerate(built.search(queries, k + _SPARE, params=options)[1]):
-            candidates = contents[(contents >= 0) & (contents != itself[at])]
-            places_of_query = np.zeros(len(candidates), np.int64)
-            yield similarities_of_pairs(queries[at : at + 1], different, places_of_query, candidates)
+        contents = built.search(queries, k + _SPARE, params=options)[1]
+        candidates = (contents >= 0) & (contents != itself[:, None])
+        scores = similarities_of_pairs(queries, different, np.nonzero(candidates)[0], contents[candidates])
+        yield from np.split(scores, np.cumsum(candidates.sum(axis=1))[:-1])
 
     return tuned(others, found, contents=len(first), lists=int(built.nlist))
 

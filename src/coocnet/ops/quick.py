@@ -90,11 +90,14 @@ def cooccurrence(a: Tensor, radius_cells: int, thresholds: Tensor | None, scale:
     """
     out = a.new_empty(a.shape)
     target = _channels_of(out)
-
-    def one(loops: Any, image: int, x: np.ndarray, t: np.float32) -> None:
-        loops.cooccurrence(x, a.shape[3], radius_cells, t, np.float32(scale), target[image])
-
-    return out if _for_each_image(a, thresholds, one) else None
+    done = _for_each_image(
+        a,
+        thresholds,
+        lambda loops, image, x, t: loops.cooccurrence(
+            x, a.shape[3], radius_cells, t, np.float32(scale), target[image]
+        ),
+    )
+    return out if done else None
 
 
 def cooccurrence_sums(
@@ -104,11 +107,14 @@ def cooccurrence_sums(
     b, d, h, w = a.shape
     cells, channels = (a.new_zeros(shape, dtype=torch.float32) for shape in ((b, h, w), (b, d)))
     of_cells, of_channels = cells.view(b, h * w).numpy(), channels.numpy()
-
-    def one(loops: Any, image: int, x: np.ndarray, t: np.float32) -> None:
-        loops.sums(x, w, radius_cells, t, np.float32(scale), of_cells[image], of_channels[image])
-
-    return (cells, channels) if _for_each_image(a, thresholds, one) else None
+    done = _for_each_image(
+        a,
+        thresholds,
+        lambda loops, image, x, t: loops.sums(
+            x, w, radius_cells, t, np.float32(scale), of_cells[image], of_channels[image]
+        ),
+    )
+    return (cells, channels) if done else None
 
 
 def context(a: Tensor, radius_cells: int, thresholds: Tensor | None) -> Tensor | None:
@@ -116,11 +122,10 @@ def context(a: Tensor, radius_cells: int, thresholds: Tensor | None) -> Tensor |
     b, _, h, w = a.shape
     out = a.new_empty((b, h, w), dtype=torch.float32)
     target = out.view(b, h * w).numpy()
-
-    def one(loops: Any, image: int, x: np.ndarray, t: np.float32) -> None:
-        loops.context(x, w, radius_cells, t, target[image])
-
-    return out if _for_each_image(a, thresholds, one) else None
+    done = _for_each_image(
+        a, thresholds, lambda loops, image, x, t: loops.context(x, w, radius_cells, t, target[image])
+    )
+    return out if done else None
 
 
 def _for_each_image(
