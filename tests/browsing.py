@@ -96,9 +96,11 @@ def axe(page: Page, *, within: str | None = None) -> str:
 
 
 def picture_of(page: Page, folder: Path) -> str:
-    """Keeps what a page looked like, how it came to that, and its markup; says where."""
+    """Keeps what a page looked like and its markup, and with COOCNET_TRACE set how it came to that; says where."""
     folder.mkdir(parents=True, exist_ok=True)
     page.screenshot(path=folder / "page.png", full_page=True)
     (folder / "page.html").write_text(page.content())
+    if not os.environ.get("COOCNET_TRACE"):
+        return f"the page is in {folder}: page.png, page.html; with COOCNET_TRACE=1 also how it came to that"
     page.context.tracing.stop(path=folder / "trace.zip")
     return f"the page is in {folder}: page.png, page.html, trace.zip (playwright show-trace trace.zip)"

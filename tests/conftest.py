@@ -282,7 +282,8 @@ def page(
 
     context = browser.new_context(locale="en-GB", timezone_id="UTC", accept_downloads=True)
     context.set_default_timeout(PATIENCE_MS)
-    context.tracing.start(screenshots=True, snapshots=True)
+    if os.environ.get("COOCNET_TRACE"):
+        context.tracing.start(screenshots=True, snapshots=True)
     page = context.new_page()
     request.node.stash[_COMPLAINTS] = complaints = Complaints(page)
     yield page
