@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -29,10 +30,12 @@ def row_of(maps: list[torch.Tensor], recipe: Recipe) -> np.ndarray:
     return ops.unit_rows(rows).numpy()
 
 
+@cache
 def other_rows(recipe: Recipe) -> np.ndarray:
     return np.concatenate([row_of([a_map(4, 5, seed)], recipe) for seed in range(100, 140)])
 
 
+@cache
 def a_whitening(recipe: Recipe) -> Whitening:
     return fit_pca(other_rows(recipe), dim=5)
 

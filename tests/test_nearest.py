@@ -21,7 +21,7 @@ def by_sorting(rows: np.ndarray, query: np.ndarray, k: int) -> list[int]:
 @pytest.fixture(scope="module")
 def rows() -> np.ndarray:
     random = np.random.default_rng(0)
-    made = unit_rows(random.standard_normal((12_000, DIM)).astype(np.float32))
+    made = unit_rows(random.standard_normal((6000, DIM)).astype(np.float32))
     made[5000:5100] = made[100]  # copies, more of them than there are spare candidates
     made[7:9] = 0
     return made

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from coocnet.viz import BELOW_ZERO, Labelled, decimals, heat_over, heatmap, montage, sheets
+from coocnet.viz.drawing import font, shortened
 
 GREY = np.full((60, 80, 3), 128, np.uint8)
 
@@ -132,3 +133,17 @@ def test_the_montage_shows_the_query_its_box_and_the_hits_in_order() -> None:
 
 def test_nothing_found_still_shows_the_query() -> None:
     assert montage(Labelled(GREY, "q"), []).width > 300
+
+
+def letter_by_letter(text: str, width_px: float) -> str:
+    shown, keep = text, len(text)
+    while keep > 4 and font(13).getlength(shown) > width_px:
+        keep -= 1
+        shown = f"{text[: keep - keep // 2]}…{text[len(text) - keep // 2 :]}"
+    return shown
+
+
+@pytest.mark.parametrize("width_px", [0, 20, 60, 150, 400])
+@pytest.mark.parametrize("text", ["", "abcd", "abcde", "Größe 'i' iiiiii.jpg", "WWWWiiiiWWWW" * 6])
+def test_a_text_that_is_too_wide_keeps_as_much_of_both_its_ends_as_fits(text, width_px) -> None:
+    assert shortened(text, 13, width_px) == letter_by_letter(text, width_px)

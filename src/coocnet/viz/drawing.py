@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -69,11 +70,16 @@ def font(size_px: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
 
 def shortened(text: str, size_px: int, width_px: float) -> str:
     """The text, its middle left out where it is too wide."""
-    face, shown, keep = font(size_px), text, len(text)
-    while keep > 4 and face.getlength(shown) > width_px:
-        keep -= 1
-        shown = f"{text[: keep - keep // 2]}…{text[len(text) - keep // 2 :]}"
-    return shown
+    face = font(size_px)
+    if len(text) <= 4 or face.getlength(text) <= width_px:
+        return text
+
+    def kept(letters: int) -> str:
+        return f"{text[: letters - letters // 2]}…{text[len(text) - letters // 2 :]}"
+
+    fewer = range(len(text) - 1, 4, -1)
+    at = bisect_left(fewer, True, key=lambda letters: face.getlength(kept(letters)) <= width_px)
+    return kept(len(text) - 1 - at)
 
 
 def wrapped(text: str, size_px: int, width_px: float) -> list[str]:
