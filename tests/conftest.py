@@ -158,7 +158,13 @@ def place(tmp_path: Path) -> Path:
     return tmp_path / "photos.cooc"
 
 
-@pytest.fixture(params=["folder", "milvus-lite", pytest.param("milvus", marks=pytest.mark.milvus)])
+@pytest.fixture(
+    params=[
+        "folder",
+        pytest.param("milvus-lite", marks=pytest.mark.slow),
+        pytest.param("milvus", marks=pytest.mark.milvus),
+    ]
+)
 def where(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     """A place for an index."""
     if request.param == "folder":

@@ -102,8 +102,8 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         cut = mirror.cuts.pop(0) if mirror.cuts else None
         body = mirror.content[start:][:cut]
+        mirror.bytes_served += len(body)  # before, as the client goes on as soon as it has them
         self.wfile.write(body)
-        mirror.bytes_served += len(body)
         if cut is not None and mirror.reset:
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             self.connection.close()

@@ -178,6 +178,7 @@ def plain_vgg16(x: Tensor, tensors: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
     return before, x
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", ["features alone", "whole network", "checkpoint", "safetensors"])
 def test_vgg16_loads_from_every_layout(layout: str, vgg16: dict[str, Tensor], tmp_path: Path) -> None:
     path = tmp_path / ("vgg.safetensors" if layout == "safetensors" else "vgg.pth")
@@ -424,6 +425,7 @@ def test_a_truncated_file_is_refused(suffix: str, random_weights: Path, tmp_path
         assert "is not a file of tensors" in refusal(path)
 
 
+@pytest.mark.slow
 def test_a_truncated_file_of_the_older_format_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "weights.pth"
     torch.save({"conv0.weight": torch.zeros(64, 3, 3, 3)}, path, _use_new_zipfile_serialization=False)
@@ -679,6 +681,7 @@ def ending_within(megabytes: int, place: Path) -> str:
     return subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip()
 
 
+@pytest.mark.slow
 @linux_only
 @pytest.mark.parametrize("ending", [".safetensors", ".pth"])
 def test_weights_for_which_memory_is_wanting_are_not_called_damaged(tmp_path: Path, ending: str) -> None:
@@ -688,6 +691,7 @@ def test_weights_for_which_memory_is_wanting_are_not_called_damaged(tmp_path: Pa
     assert ending_within(16, place) == "MemoryError"
 
 
+@pytest.mark.slow
 @linux_only
 def test_weights_that_ask_for_more_memory_than_they_hold_are_called_damaged(tmp_path: Path) -> None:
     place = tmp_path / "weights.pth"

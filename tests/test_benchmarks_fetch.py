@@ -133,6 +133,7 @@ def test_a_malicious_ground_truth_is_refused(world: World, root: Path, tmp_path:
     assert not made.exists()
 
 
+@pytest.mark.slow
 def test_a_cut_connection_is_resumed(world: World, root: Path) -> None:
     world.oxford()
     mirror = world.mirrors["oxbuild_images-v1.tgz"]

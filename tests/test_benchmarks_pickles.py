@@ -260,6 +260,7 @@ def test_work_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "more than" in refused(b"(" + b"N" * 1001 + b"t.")
 
 
+@pytest.mark.slow
 def test_a_nesting_deeper_than_any_call_stack_is_read() -> None:
     read = parse_pickle(b"]" * 100_000 + b"a" * 99_999 + b".", "p")
     assert isinstance(read, list)

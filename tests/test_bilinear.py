@@ -145,6 +145,7 @@ def test_places_and_signs_are_spread_evenly() -> None:
     assert (s1 != s2).any()
 
 
+@pytest.mark.slow
 def test_a_sketch_keeps_inner_products_on_average() -> None:
     x, y = batch_of(reference.relu_map(4, 2, 3)), batch_of(reference.relu_map(4, 2, 3, seed=1))
     exact = float((ops.bilinear(x) * ops.bilinear(y)).sum())
@@ -158,6 +159,7 @@ def test_a_sketch_keeps_inner_products_on_average() -> None:
     assert abs(np.mean(products) - exact) < 3 * error
 
 
+@pytest.mark.slow
 def test_a_longer_sketch_keeps_inner_products_better() -> None:
     x, y = batch_of(reference.relu_map(6, 2, 3)), batch_of(reference.relu_map(6, 2, 3, seed=1))
     spread = []

@@ -76,6 +76,7 @@ def test_index_search_montage_heatmap_and_info_work_together(photos, recipe_file
     assert Recipe.from_toml(info["toml"]).name == "quick"
 
 
+@pytest.mark.slow
 def test_an_index_is_described_by_the_engine_that_is_asked_for(
     run, photos: Path, recipe_file: Path, tmp_path
 ) -> None:
@@ -160,6 +161,7 @@ def test_a_filter_that_cannot_be_laid_over_a_heat_map_is_refused(run, photos, re
     assert "to be read" in run(*asked[:-2], "odd.png", "--filter", "odd.png").stderr
 
 
+@pytest.mark.slow
 def test_json_is_for_programs(command, library: Path) -> None:
     run = partial(command, library)
     query = sorted((library / "photos").iterdir())[4]
@@ -171,6 +173,7 @@ def test_json_is_for_programs(command, library: Path) -> None:
     assert json.loads(run("search", query, "--json", "--threshold", "1.5").stdout)["hits"] == []
 
 
+@pytest.mark.slow
 def test_a_known_picture_is_found_without_loading_torch(library: Path) -> None:
     code = (
         "import sys; sys.argv = ['coocnet', 'search', sys.argv[1], '--json']\n"
@@ -271,6 +274,7 @@ def test_skipped_files_are_named_and_the_run_goes_on(run, photos: Path, recipe_f
     assert "broken [x].jpg: not a picture" in run("info").stdout
 
 
+@pytest.mark.slow
 def test_a_similarity_is_explained_in_a_picture(command, library: Path, tmp_path: Path) -> None:
     query, result = sorted((library / "photos").iterdir())[:2]
     whole = json.loads(command(library, "search", query, "-k", "18", "--json").stdout)["hits"]
@@ -296,6 +300,7 @@ def test_neighbours_are_kept_for_re_ranking(command, library: Path) -> None:
     assert "never whitened" in " ".join(refused.stderr.split())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("whitened", [False, True])
 def test_the_picture_of_an_explanation_shows_what_was_explained(
     run, photos: Path, recipe_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whitened: bool
@@ -335,6 +340,7 @@ def test_the_picture_of_an_explanation_shows_what_was_explained(
     assert "pairs of cells that raise it most together" in drawn["caption"][1]
 
 
+@pytest.mark.slow
 def test_an_expansion_of_the_recipe_is_said_not_to_be_explained(
     run, photos: Path, recipe: Recipe, tmp_path: Path
 ) -> None:
@@ -442,6 +448,7 @@ def test_no_output_takes_the_place_of_what_is_read(
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".coocnet")]
 
 
+@pytest.mark.slow
 def test_text_that_the_terminal_cannot_take_is_escaped(run, photos: Path, recipe_file: Path, tmp_path: Path) -> None:
     sorted(photos.iterdir())[0].rename(photos / "日本.jpg")
     assert run("index", photos, "--recipe", recipe_file).returncode == 0
@@ -452,6 +459,7 @@ def test_text_that_the_terminal_cannot_take_is_escaped(run, photos: Path, recipe
     assert "\x1b" not in refused.stderr + refused.stdout
 
 
+@pytest.mark.slow
 def test_moved_weights_are_named_in_a_search_and_taken_over_by_the_next_index(
     run, photos: Path, recipe_file: Path, tmp_path: Path, random_weights: Path, scenes
 ) -> None:

@@ -28,6 +28,7 @@ from coocnet.index.sync import Job, Loader, Sorted
 from coocnet.recipe import Recipe
 from indexing import contents, counts
 
+pytestmark = pytest.mark.slow
 _ENVIRONMENT = {
     "RAY_AUTH_MODE": "disabled",  # or a token would be written
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # or Ray would take this machine's address on the network for 127.0.0.1
@@ -128,7 +129,6 @@ def until(holds: Callable[[], bool]) -> None:
         time.sleep(0.05)
 
 
-@pytest.mark.slow
 def test_a_cluster_gives_what_one_process_gives(machines, small_batches, mixed, place, recipe, tmp_path) -> None:
     seen: list[SyncProgress] = []
     elsewhere = ClusterDescriber(recipe, workers=2, address=machines.address)
@@ -145,7 +145,6 @@ def test_a_cluster_gives_what_one_process_gives(machines, small_batches, mixed, 
     assert counts(sync(place, mixed, recipe, elsewhere)) == {"unchanged": 22, "skipped": 3}
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("what", ["process", "machine"])
 def test_what_dies_in_the_middle_costs_no_picture_and_doubles_none(
     what, machines, small_batches, mixed, place, recipe, tmp_path
@@ -171,7 +170,6 @@ def test_what_dies_in_the_middle_costs_no_picture_and_doubles_none(
     assert (counts(report), skipped(report)) == (counts(here), skipped(here))
 
 
-@pytest.mark.slow
 def test_an_interrupted_run_ends_its_workers_and_goes_on(
     machines, small_batches, mixed, place, recipe, tmp_path
 ) -> None:
@@ -200,7 +198,6 @@ def deadly(item: Named) -> Picture:
     return Picture(np.full((40, 50, 3), 99, np.uint8), (50, 40), item.path)
 
 
-@pytest.mark.slow
 def test_a_file_that_ends_every_process_is_told_and_the_others_are_described(
     machines, small_batches, recipe, monkeypatch
 ) -> None:
@@ -230,7 +227,6 @@ class Unlucky:
         return deadly(item)
 
 
-@pytest.mark.slow
 def test_a_file_is_only_blamed_for_the_end_of_a_process_that_had_nothing_else(
     machines, recipe, monkeypatch, tmp_path
 ) -> None:
@@ -243,7 +239,6 @@ def test_a_file_is_only_blamed_for_the_end_of_a_process_that_had_nothing_else(
     assert sorted(came) == [("a.jpg", False), ("b.jpg", False), ("c.jpg", False), ("deadly.jpg", True)]
 
 
-@pytest.mark.slow
 def test_a_run_whose_workers_only_die_ends(machines, small_batches, recipe, monkeypatch) -> None:
     monkeypatch.setattr("coocnet.cluster._DEATHS", 1)
     items = [Named(f"deadly{number}.jpg") for number in range(8)]
@@ -251,7 +246,6 @@ def test_a_run_whose_workers_only_die_ends(machines, small_batches, recipe, monk
         list(ClusterDescriber(recipe, workers=1, address=machines.address).stream(items, deadly))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
@@ -265,7 +259,6 @@ def test_workers_that_cannot_describe_as_asked_say_why(asked, message, machines,
     assert contents(place) == []
 
 
-@pytest.mark.slow
 def test_a_worker_that_cannot_store_a_small_copy_says_so_as_one_process_does(
     machines, small_batches, photos, place, recipe, tmp_path
 ) -> None:
@@ -276,7 +269,6 @@ def test_a_worker_that_cannot_store_a_small_copy_says_so_as_one_process_does(
             index.sync(photos, describer=ClusterDescriber(recipe, workers=1, address=machines.address))
 
 
-@pytest.mark.slow
 def test_workers_with_other_weights_are_refused(machines, photos, place, recipe, tmp_path) -> None:
     weights = Path(shutil.copy(recipe.weights, tmp_path / "weights.safetensors"))
     changed = recipe.replace(weights=str(weights))
@@ -288,7 +280,6 @@ def test_workers_with_other_weights_are_refused(machines, photos, place, recipe,
     assert contents(place) == []
 
 
-@pytest.mark.slow
 def test_the_command_starts_workers_of_its_own_and_ends_them(mixed, place, recipe, recipe_file, tmp_path) -> None:
     command = ["index", mixed, "--index", place, "--recipe", recipe_file, "--workers", "2"]
     environment = {**os.environ, **_ENVIRONMENT, "COLUMNS": "500"}

@@ -143,6 +143,7 @@ def many(tmp_path, command, recipe_file):
     return tmp_path
 
 
+@pytest.mark.slow
 def test_the_command_learns_the_threshold_and_says_it(many, run) -> None:
     known = run("search", "noise/07.png", "--threshold", "auto")
     assert known.returncode == 0, known.stderr
@@ -159,6 +160,7 @@ def test_the_command_learns_the_threshold_and_says_it(many, run) -> None:
     assert "The most similar has" in " ".join(stranger.stdout.split())
 
 
+@pytest.mark.slow
 def test_the_command_uses_fewer_dimensions(many, run) -> None:
     few, every = (
         json.loads(run("search", "noise/07.png", "--json", *options).stdout)["hits"]
@@ -171,6 +173,7 @@ def test_the_command_uses_fewer_dimensions(many, run) -> None:
     assert "1 to 12 dimensions" in " ".join(refused.stderr.split())
 
 
+@pytest.mark.slow
 def test_options_that_cannot_be_are_refused_in_words(many, run) -> None:
     wrong = run("search", "noise/07.png", "--threshold", "some")
     assert (wrong.returncode, "a number or auto" in wrong.stderr) == (1, True)

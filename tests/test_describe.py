@@ -46,6 +46,7 @@ def test_rows_are_unit_length_float32_in_the_order_of_the_paths(recipe: Recipe, 
     np.testing.assert_array_equal(describer.describe(pictures[::-1]), rows[::-1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pooling", POOLINGS)
 @pytest.mark.parametrize("batch_size", [2, 16])
 def test_a_row_is_the_same_alone_and_in_any_batch(
@@ -102,6 +103,7 @@ def test_several_scales_are_the_mean_of_unit_rows(recipe: Recipe, pictures: list
     np.testing.assert_allclose(both, mean, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_uniform_picture_has_a_row_without_nan(recipe: Recipe, tmp_path: Path) -> None:
     Image.new("RGB", (80, 60), "black").save(tmp_path / "black.png")
     for pooling in POOLINGS:

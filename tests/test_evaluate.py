@@ -94,6 +94,7 @@ def test_ukbench_counts_the_right_among_four_with_the_query_itself(ranking, expe
     assert right_among_four(ranking, truth_of({0, 1, 2, 3})) == expected
 
 
+@pytest.mark.slow
 @given(rankings_and_truths(), st.integers(1, 14))
 @settings(max_examples=200, deadline=None)
 def test_measures_equal_their_definitions(drawn, k) -> None:
@@ -266,6 +267,7 @@ def test_rankings_that_are_none_are_refused(rankings, says) -> None:
 # ------------------------------------------------------------------------------------------- from rows
 
 
+@pytest.mark.slow
 @given(st.data())
 @settings(max_examples=60, deadline=None)
 def test_scores_of_rows_are_those_of_their_sorted_list(data) -> None:

@@ -18,6 +18,8 @@ from hypothesis import strategies as st
 
 from coocnet.errors import InputError
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 SLOW = {"databases", "derived", "repairs", "http", "sockets"}
 FEW = {"derived": 10, "repairs": 30, "http": 30, "sockets": 30}

@@ -133,6 +133,7 @@ ARRAYS: dict[str, Callable[[], bytes]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ARRAYS)
 def test_an_array_that_is_none_or_grows_beyond_measure_is_refused(name: str, tmp_path: Path) -> None:
     place = tmp_path / name

@@ -80,6 +80,7 @@ def test_only_fetch_opens_urls_and_only_the_server_listens(path: Path) -> None:
     assert not opens or path.name == "fetch.py" or listens
 
 
+@pytest.mark.slow
 def test_imports_that_point_the_wrong_way_are_caught(tmp_path: Path) -> None:
     """The checker runs in ``make check``; here it is seen to fail."""
     package = tmp_path / "coocnet"

@@ -623,6 +623,7 @@ assert len(warnings.filters) == len(before) + 1, warnings.filters
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("content", WARNED_OF.values(), ids=WARNED_OF)
 def test_no_warning_of_pillows_is_shown_and_the_programs_own_filters_come_first(content: bytes) -> None:
     done = subprocess.run([sys.executable, "-c", DECODE_AND_SHOW_FILTERS], input=content, capture_output=True)
@@ -650,6 +651,7 @@ def mutated(draw: st.DrawFn) -> bytes:
     return bytes(content)
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(content=mutated(), warnings_are=st.sampled_from(["error", "ignore"]), size_px=st.sampled_from([64, 5]))
 def test_a_mutated_picture_decodes_or_is_refused(content: bytes, warnings_are: str, size_px: int) -> None:

@@ -659,6 +659,7 @@ def test_what_sqlite_took_back_by_itself_does_not_hide_why(place, recipe) -> Non
         fails(index)
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_reported_and_the_index_stays_usable(place, photos, recipe, describer) -> None:
     for path in sorted(photos.iterdir())[9:]:
         path.rename(photos.parent / path.name)
@@ -689,6 +690,7 @@ for line in sys.stdin:
 """
 
 
+@pytest.mark.slow
 def test_a_reader_that_may_not_write_sees_what_others_stored(place, photos, recipe, describer, tmp_path) -> None:
     sync(place, photos, recipe, describer)
     for folder in (tmp_path, *tmp_path.parents):

@@ -18,6 +18,8 @@ from indexing import Unused, named, put, synthetic_rows
 from test_index_kept import flipped, flips
 
 pytest.importorskip("faiss")
+
+pytestmark = pytest.mark.slow
 COUNT, KEEP_FROM = 3000, 100
 
 

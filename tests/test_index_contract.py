@@ -109,6 +109,7 @@ def test_an_index_without_pictures_finds_nothing(where, recipe, describer) -> No
         assert index.mean_row() is None
 
 
+@pytest.mark.slow
 def test_a_whitening_is_a_layer_that_is_put_on_and_taken_off(both, describer, scenes) -> None:
     index, beside = both
     queries = describer.describe(sorted((scenes[0] / "queries").iterdir())[:3])
@@ -168,6 +169,7 @@ def test_pictures_are_taken_out_and_taken_back(both, photos, describer) -> None:
     assert held(index) == held(beside)
 
 
+@pytest.mark.slow
 def test_single_pictures_are_added(both, tmp_path, describer) -> None:
     lone = tmp_path / "lone.png"
     Image.new("RGB", (60, 40), "teal").save(lone)
@@ -207,6 +209,7 @@ def test_files_with_odd_names_are_kept_apart(where, photos, recipe, describer) -
         assert counts(index.sync(photos, describer=describer)) == {"unchanged": 17, "dropped": 1}
 
 
+@pytest.mark.slow
 def test_an_interrupted_sync_goes_on_where_it_stopped(where, beside, photos, recipe, describer, monkeypatch) -> None:
     monkeypatch.setattr("coocnet.index.sync._STORE_EVERY_S", 0.0)
 

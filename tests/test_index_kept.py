@@ -259,6 +259,7 @@ def test_what_is_kept_counts_as_part_of_the_index(place, rows) -> None:
         assert index.info().size_bytes >= before + rows.nbytes
 
 
+@pytest.mark.slow
 def test_a_search_from_what_is_kept_loads_no_torch(place, rows) -> None:
     put(place, named(rows))
     code = (

@@ -28,6 +28,8 @@ from milvus_server import MilvusServer
 
 pytest.importorskip("pymilvus", reason="an index in Milvus needs: pip install 'coocnet[milvus]'")
 
+pytestmark = pytest.mark.slow
+
 on_server = pytest.mark.milvus
 
 

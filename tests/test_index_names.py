@@ -69,6 +69,7 @@ def test_pages_of_a_listing_are_the_collection_in_order_of_path(place, nested, r
         assert index.listing(offset=1 << 40, limit=1 << 40) == (18, [])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", ["summer", "SUMMER", "_Äb", "winter/alps/0", "s/0", "/0", ".jpg", "nothing of it"])
 def test_a_listing_is_narrowed_by_text_in_the_names(place, nested, recipe, describer, text) -> None:
     sync(place, nested, recipe, describer)

@@ -185,6 +185,7 @@ def test_relevant_pictures_move_the_query_to_their_mean(whitened, expansion) -> 
     assert found[1] == index.search(rows[:3], k=18, expansion=expansion)[1]
 
 
+@pytest.mark.slow
 def test_a_blank_query_becomes_the_mean_of_its_relevant_pictures(whitened) -> None:
     index, rows, whitened_rows = whitened
     digests = digests_in_order(index)

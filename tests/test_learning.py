@@ -94,6 +94,7 @@ def test_no_list_of_pictures_is_refused_by_the_channel_mean(centred: Recipe, pat
         Describer(centred).channel_mean(paths)
 
 
+@pytest.mark.slow
 def test_a_centre_is_learned_written_indexed_and_searched_with(run, photos: Path, centred_file: Path) -> None:
     done = run("centre", photos, "-o", "learned.toml", "--recipe", centred_file)
     assert "512 channels, learned on 18 pictures" in done.stdout, done.stderr

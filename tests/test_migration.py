@@ -18,6 +18,8 @@ from coocnet.index.migration import migrate
 from coocnet.recipe import Recipe
 from indexing import counts, held
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(autouse=True)
 def small_steps(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -34,6 +34,7 @@ ORDERS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("order", ORDERS)
 @pytest.mark.parametrize("storage", [np.float32, np.float16])
 @pytest.mark.parametrize("queries", [1, 3, 9])

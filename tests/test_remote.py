@@ -246,6 +246,7 @@ def test_a_content_met_again_at_a_url_is_remembered_with_both_names(place, photo
         assert index.removed() == {digest: sorted([at(one), at(photos / "again.jpg")])}
 
 
+@pytest.mark.slow
 def test_the_command_takes_urls_for_folders_and_pictures(run, tmp_path, photos, quick):
     (tmp_path / "quick.toml").write_text(quick.to_toml())
     query = at(sorted(photos.iterdir())[0])

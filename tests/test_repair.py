@@ -139,6 +139,7 @@ def test_where_the_beginning_of_a_table_is_lost_its_rows_are_saved(sound, place,
     assert report.rows == 298
 
 
+@pytest.mark.slow
 def test_the_next_sync_reads_every_file_and_describes_what_is_missing(tmp_path, photos, recipe, describer) -> None:
     place, calm = tmp_path / "photos.cooc", tmp_path / "calm.cooc"
     sync(calm, photos, recipe, describer)

@@ -142,6 +142,7 @@ def test_where_an_index_was_none_is_made_unasked_and_the_advice_leads_on(place, 
 _OPENS_AND_CLOSES = "import coocnet, sys; coocnet.open_index(sys.argv[1]).close()"
 
 
+@pytest.mark.slow
 def test_a_process_that_looked_the_database_over_keeps_its_locks_on_it(place, tmp_path) -> None:
     """Else the next process that closes the index takes the log away under this one, with all that is in it."""
     (tmp_path / "photos").mkdir()

@@ -53,6 +53,8 @@ from coocnet.reproduce.rows import Digests, Part, RowStore, described, key_of
 from coocnet.viz import BELOW_ZERO
 from coocnet.whitening import fit_pca
 
+pytestmark = pytest.mark.slow
+
 # ------------------------------------------------------------------------------------------------ rows
 
 

@@ -288,6 +288,7 @@ def test_changes_of_the_index_are_seen_at_once(tmp_path, shelf, quick, query):
     assert len(after) == len(before) + 1
 
 
+@pytest.mark.slow
 def test_an_empty_index_finds_nothing_and_says_so(tmp_path, quick, query):
     open_index(tmp_path / "empty.cooc", quick).close()
     with client_of(tmp_path / "empty.cooc") as client:

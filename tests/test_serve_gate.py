@@ -108,6 +108,7 @@ def test_the_token_opens(guarded):
     assert guarded.get("/api/info", headers={"Authorization": f"Bearer {TOKEN}"}).status_code == 200
 
 
+@pytest.mark.slow
 def test_a_session_is_a_cookie_that_scripts_and_other_sites_do_not_get(shelf):
     with client_of(shelf.place, token=TOKEN) as client:
         problem(client.post("/api/session", json={"token": "wrong" * 5}), 401, "token")

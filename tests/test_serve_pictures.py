@@ -142,6 +142,7 @@ def test_a_copy_serves_where_one_file_is_gone(own, quick):
         assert client.get(f"/api/pictures/{known}/original").content == content
 
 
+@pytest.mark.slow
 def test_a_picture_that_is_added_is_found_and_stays(own, tmp_path, quick):
     folder = tmp_path / "added"
     folder.mkdir()
@@ -224,6 +225,7 @@ def test_nothing_is_added_where_the_service_was_not_told_to(client):
     assert "--add-to" in problem(client.post("/api/pictures", content=png(30, 20)), 403, "no-adding")
 
 
+@pytest.mark.slow
 def test_a_picture_taken_out_is_gone_from_searches_and_can_be_taken_back(own, quick):
     known = own.id(2)
     with client_of(own.place) as client:
@@ -243,6 +245,7 @@ def test_a_picture_taken_out_is_gone_from_searches_and_can_be_taken_back(own, qu
         assert own.paths[2].name in listed(client)
 
 
+@pytest.mark.slow
 def test_a_picture_taken_out_that_is_added_again_is_taken_back_and_not_stored_twice(own, tmp_path):
     folder = tmp_path / "added"
     folder.mkdir()
@@ -284,6 +287,7 @@ def test_a_service_that_only_reads_changes_nothing(own, tmp_path):
         assert len(listed(client)) == len(own.paths)
 
 
+@pytest.mark.slow
 def test_names_are_those_within_the_collection_alone(tmp_path, scenes, quick):
     one, other = tmp_path / "a" / "photos", tmp_path / "b" / "photos"
     shutil.copytree(scenes[0] / "database", one)

@@ -20,6 +20,8 @@ from coocnet.errors import ImageError, IndexStorageError, InputError
 from coocnet.index import open_index
 from indexing import Unused, counts
 
+pytestmark = pytest.mark.slow
+
 ONE, OTHER = b"\x01" * 16, b"\xab" * 16
 
 

@@ -33,6 +33,8 @@ from coocnet.train import (
 from coocnet.train.mining import batch_of, draw, hard_negatives
 from coocnet.whitening import fit_pca, unit_rows
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def learnable(recipe: Recipe) -> Recipe:

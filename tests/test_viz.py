@@ -31,6 +31,7 @@ def test_what_is_below_zero_is_drawn_as_zero() -> None:
     assert len(np.unique(heat_over(GREY, -np.abs(heat)).reshape(-1, 3), axis=0)) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(60, 80), (60, 180)])
 def test_a_learned_map_stands_beside_the_direct_one(size: tuple[int, int]) -> None:
     pixels = np.full((*size, 3), 128, np.uint8)

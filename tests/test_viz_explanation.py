@@ -55,6 +55,7 @@ def a_peak(grid: tuple[int, int], cell: tuple[int, int], value: float) -> np.nda
     return heat
 
 
+@pytest.mark.slow
 def test_orange_raises_and_blue_lowers_each_in_its_place_in_its_picture() -> None:
     for value, in_query in product((1.0, -1.0), (True, False)):
         peak, none = a_peak((5, 7), (1, 5), value), np.zeros((5, 7))
@@ -73,6 +74,7 @@ def test_nothing_is_blue_around_what_raises() -> None:
     assert (sheet[..., 0] >= sheet[..., 2]).all()
 
 
+@pytest.mark.slow
 def test_both_pictures_have_one_scale_and_little_looks_like_little() -> None:
     def strength(sheet: Image.Image, panel) -> int:
         red, _, blue = at_cell(sheet, panel, (6, 8), (2, 3))
@@ -114,6 +116,7 @@ def test_numbered_circles_are_at_their_cells_row_by_row_and_column_by_column() -
         assert all((pixel > 240).all() for pixel in disc) == ((cell, number) in circles), (cell, number)
 
 
+@pytest.mark.slow
 def test_no_line_crosses_a_number_and_no_line_a_title(monkeypatch) -> None:
     none = np.zeros((5, 9))
     row = [((2, column), (2, column)) for column in (1, 4, 7)]
@@ -138,6 +141,7 @@ SHAPES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shapes", SHAPES, ids=str)
 def test_pictures_of_any_shapes_are_shown_on_a_sheet_of_a_readable_size(monkeypatch, shapes) -> None:
     texts = _texts_of(monkeypatch)
