@@ -191,4 +191,5 @@ REPAIRS = Target(
     _seeds,
     _structured,
     longest_bytes=_LONGEST_BYTES,
+    inputs_a_process=1500,
 )
