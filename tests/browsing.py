@@ -24,7 +24,7 @@ FLAGS = [
     "--disable-sync",
 ]
 STANDARDS = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22a", "wcag22aa", "best-practice"]
-PATIENCE_MS = 30_000
+PATIENCE_MS = 90_000
 
 
 def chromium() -> str | None:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 import queue
+import random
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
@@ -116,6 +118,14 @@ class Service:
     token: str
     process: subprocess.Popen[str]
     log: Path
+
+
+def steady_port() -> int:
+    """A free port that the system gives nobody who asks for any, for what is to come back at the same address."""
+    for port in random.Random(os.getpid()).sample(range(20_000, 32_000), 50):
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
+    raise AssertionError("no port is free")
 
 
 @contextmanager

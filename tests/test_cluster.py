@@ -35,7 +35,7 @@ _ENVIRONMENT = {
     "PYTHONPATH": os.pathsep.join([str(Path(coocnet.__file__).parents[1]), str(Path(__file__).parent)]),
 }
 _PLACE = {"node_ip_address": "127.0.0.1", "object_store_memory": 80 << 20}
-_PATIENCE_S = 20
+_PATIENCE_S = 120
 
 
 class Machines:
@@ -153,9 +153,10 @@ def test_what_dies_in_the_middle_costs_no_picture_and_doubles_none(
     killed: list[int] = []
 
     def kill(progress: SyncProgress) -> None:
-        found = machines.workers(doomed)
-        if killed or progress.done < 3 or not found:
+        if killed or progress.done < 3:
             return
+        until(lambda: bool(machines.workers(doomed)))
+        found = machines.workers(doomed)
         killed.append(progress.done)
         if doomed is None:
             os.kill(found[0], signal.SIGKILL)

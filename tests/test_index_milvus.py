@@ -395,11 +395,12 @@ def test_what_a_server_answers_is_no_reason_to_ask_whether_it_runs(lite: str) ->
 def test_a_writer_that_stood_still_for_too_long_writes_no_more(
     lite: str, recipe: Recipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("coocnet.index.milvus.lease._LASTS_S", 0.5)
     with open_index(lite, recipe) as index:
-        with index._store.sole_writer():
-            time.sleep(0.6)
-            with pytest.raises(IndexBusyError, match="others may write"):
-                index._store.put_whitening(None, learned_here=False)
+        with monkeypatch.context() as patch:
+            patch.setattr("coocnet.index.milvus.lease._LASTS_S", 0.5)
+            with index._store.sole_writer():
+                time.sleep(0.6)
+                with pytest.raises(IndexBusyError, match="others may write"):
+                    index._store.put_whitening(None, learned_here=False)
         put(index, named(synthetic_rows(3)))  # the right can be had again
         assert index.pictures == 3

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.sync_api import Page, expect
 
-from service import picture_id
+from service import picture_id, steady_port
 from visiting import choose, expect_same, found, hits, until
 
 NAME = "instance005_view01.jpg"
@@ -108,7 +108,7 @@ def test_marks_are_still_there_after_going_back(page, serving, collection) -> No
 
 def test_an_upload_survives_a_reload_and_another_server(serves, page, collection, complaints) -> None:
     complaints.allow("status of 404|ERR_CONNECTION_REFUSED|ERR_EMPTY_RESPONSE|ERR_CONNECTION_RESET")
-    first = serves(collection.index)
+    first = serves(collection.index, "--port", steady_port())
     page.goto(first.url)
     choose(page, collection.queries[3])
     expect_same(page, first, upload=picture_id(collection.queries[3]))

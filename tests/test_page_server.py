@@ -6,6 +6,7 @@ from urllib.parse import urlsplit
 
 from playwright.sync_api import expect
 
+from service import steady_port
 from visiting import choose, hits
 
 NAME = "instance005_view01.jpg"
@@ -55,7 +56,7 @@ def test_a_wrong_token_in_the_address_is_asked_for_again(serves, page, collectio
 
 def test_a_server_that_was_away_is_waited_for_and_its_return_told(serves, page, collection, complaints) -> None:
     complaints.allow("ERR_CONNECTION_REFUSED|ERR_EMPTY_RESPONSE|ERR_CONNECTION_RESET")
-    service = serves(collection.index)
+    service = serves(collection.index, "--port", steady_port())
     page.goto(service.url)
     link = page.get_by_role("list", name="Pictures of the collection").get_by_role("link", name=NAME)
     expect(link).to_be_visible()

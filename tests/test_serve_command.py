@@ -15,8 +15,9 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 import httpx
 import numpy as np
@@ -29,6 +30,8 @@ from coocnet.index import open_index
 from coocnet.serve import Settings
 
 pytestmark = pytest.mark.slow
+# The first answers of a service wait for what it gets ready.
+get, head, post = (partial(ask, timeout=60) for ask in (httpx.get, httpx.head, httpx.post))
 
 
 def certified(folder: Path) -> tuple[Path, Path]:
@@ -43,13 +46,22 @@ def certified(folder: Path) -> tuple[Path, Path]:
     return certificate, key
 
 
-def once(url: str, holds: Callable[[httpx.Response], bool], every_s: float = 0.05) -> None:
+def once(url: str, holds: Callable[[httpx.Response], bool]) -> None:
     """Waits until an answer is as it should be; asks with one client, whose making takes more than the answers."""
-    until = time.monotonic() + 60
-    with httpx.Client(timeout=30) as client:
+    until = time.monotonic() + 120
+    with httpx.Client(timeout=60) as client:
         while not holds(client.get(url)):
             assert time.monotonic() < until
-            time.sleep(every_s)
+            time.sleep(0.05)
+
+
+def listens(address: SplitResult) -> bool:
+    with suppress(ConnectionResetError):
+        try:
+            socket.create_connection((address.hostname, address.port), timeout=5).close()
+        except ConnectionRefusedError:
+            return False
+    return True
 
 
 def ready(url: str) -> None:
@@ -71,13 +83,14 @@ def test_what_is_being_answered_is_finished_before_the_end(serves, shelf, scenes
     content = sorted((scenes[0] / "queries").glob("*.jpg"))[0].read_bytes()
     address = urlsplit(running.url)
     with socket.create_connection((address.hostname, address.port), timeout=30) as connection:
-        head = f"POST /api/search/image HTTP/1.1\r\nHost: {address.netloc}\r\nContent-Length: {len(content)}\r\n\r\n"
-        connection.sendall(head.encode() + content[:100])
-        time.sleep(0.2)
+        asks = f"POST /api/search/image HTTP/1.1\r\nHost: {address.netloc}\r\nContent-Length: {len(content)}\r\n\r\n"
+        connection.sendall(asks.encode() + content[:100])
+        once(f"{running.url}metrics", lambda answer: "coocnet_requests_in_work 1.0" in answer.text)
         running.process.send_signal(signal.SIGTERM)
-        time.sleep(0.3)
-        with pytest.raises(ConnectionRefusedError):
-            socket.create_connection((address.hostname, address.port), timeout=5).close()
+        until = time.monotonic() + Settings("").closing_time_s - 5
+        while listens(address):
+            assert time.monotonic() < until
+            time.sleep(0.05)
         connection.sendall(content[100:])
         answer = b""
         while piece := connection.recv(1 << 16):
@@ -100,6 +113,7 @@ def test_open_event_streams_do_not_keep_it_from_ending(serves, tmp_path):
     follower = threading.Thread(target=follow)
     follower.start()
     assert begun.wait(60)
+    once(f"{running.url}api/jobs/1", lambda answer: bool(answer.json()["done"]))
     assert "event: end" not in seen
     started = time.monotonic()
     running.process.send_signal(signal.SIGTERM)
@@ -115,8 +129,10 @@ def test_a_signal_to_all_its_processes_stops_a_sync_where_the_next_one_goes_on(s
     make_scenes(tmp_path, instances=30, views=3, size_px=300)
     running = serves(tmp_path / "photos.cooc", tmp_path / "database")
     once(f"{running.url}api/jobs/1", lambda answer: bool(answer.json()["done"]))
-    threads = Path(f"/proc/{running.process.pid}/task").iterdir()
-    syncing = [int(pid) for thread in threads for pid in (thread / "children").read_text().split()]
+    syncing: set[int] = set()
+    for thread in Path(f"/proc/{running.process.pid}/task").iterdir():
+        with suppress(OSError):  # it ended meanwhile
+            syncing |= {int(pid) for pid in (thread / "children").read_text().split()}
     assert len(syncing) == 1
     for pid in (*syncing, running.process.pid):  # as a terminal does, or what runs services
         os.kill(pid, sent)
@@ -174,7 +190,7 @@ def test_idle_connections_make_room_for_those_that_ask(shelf, tmp_path, kind):
         options = f"certificate={str(certificate)!r}, key={str(key)!r},"
     with ExitStack() as held, held_to(shelf, 400, options=options) as url:  # half of them for connections
         address = urlsplit(url)
-        with httpx.Client(base_url=url, verify=False) as kept:
+        with httpx.Client(base_url=url, verify=False, timeout=60) as kept:
             assert kept.get("/api/info").status_code == 200
             idle = [
                 held.enter_context(socket.create_connection((address.hostname, address.port), timeout=10))
@@ -185,14 +201,14 @@ def test_idle_connections_make_room_for_those_that_ask(shelf, tmp_path, kind):
                     assert not connection.recv(1)
             for path in ("/", "/static/app.js", "/api/info", f"/api/pictures/{shelf.id(0)}/original"):
                 assert kept.get(path).status_code == 200
-            assert httpx.get(f"{url}health/live", verify=False).status_code == 200
+            assert get(f"{url}health/live", verify=False).status_code == 200
 
 
 def test_what_has_no_answer_when_the_time_to_end_is_over_is_told_so(shelf):
     before = (
         "search = LocalIndex.search\n"
         "def slow(*asked, reranking='none', **options):\n"
-        "    time.sleep(20 if reranking != 'none' else 0)\n"
+        "    time.sleep(120 if reranking != 'none' else 0)\n"
         "    return search(*asked, **options)\n"
         "LocalIndex.search = slow"
     )
@@ -200,11 +216,11 @@ def test_what_has_no_answer_when_the_time_to_end_is_over_is_told_so(shelf):
     with held_to(shelf, 400, "closing_time_s=1", before=before) as url:
         ready(url)
         address = f"{url}api/search?picture={shelf.id(0)}&reranking=reciprocal"
-        asking = threading.Thread(target=lambda: answers.append(httpx.get(address, timeout=30)))
+        asking = threading.Thread(target=lambda: answers.append(get(address)))
         asking.start()
         once(f"{url}metrics", lambda answer: "coocnet_requests_in_work 1.0" in answer.text)
         ended = time.monotonic()
-    assert time.monotonic() - ended < 10
+    assert time.monotonic() - ended < 60
     asking.join()
     assert "ends" in problem(answers[0], 503, "overloaded")
     assert answers[0].headers["retry-after"]
@@ -236,11 +252,11 @@ def test_the_head_of_an_answer_can_be_asked_for_alone(serves, shelf):
         f"api/pictures/{shelf.id(0)}/original",
         f"api/pictures/{shelf.id(0)}/thumbnail",
     ):
-        whole, head = httpx.get(url + path), httpx.head(url + path)
-        assert head.status_code == whole.status_code == 200
-        assert head.headers["content-length"] == whole.headers["content-length"]
-        assert head.headers["content-type"] == whole.headers["content-type"]
-        assert not head.content
+        whole, alone = get(url + path), head(url + path)
+        assert alone.status_code == whole.status_code == 200
+        assert alone.headers["content-length"] == whole.headers["content-length"]
+        assert alone.headers["content-type"] == whole.headers["content-type"]
+        assert not alone.content
 
 
 def test_an_answer_that_nobody_takes_is_given_up(tmp_path, quick):
@@ -251,22 +267,23 @@ def test_an_answer_that_nobody_takes_is_given_up(tmp_path, quick):
     shelved(photos, tmp_path / "photos.cooc", quick)
     code = (
         "from coocnet.serve import Settings, serve\n"
-        f"serve(Settings({str(tmp_path / 'photos.cooc')!r}, transfer_time_s=0.5), port=0,"
+        f"serve(Settings({str(tmp_path / 'photos.cooc')!r}, transfer_time_s=2), port=0,"
         " ready=lambda name, url, token: print(url, flush=True))"
     )
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
         url = process.stdout.readline().strip()
         address = urlsplit(url)
         try:
+            ready(url)
             known = id_of(photos / "large.bmp")
-            whole = httpx.get(f"{url}api/pictures/{known}/original").content
+            whole = get(f"{url}api/pictures/{known}/original").content
             assert whole == (photos / "large.bmp").read_bytes()
             with socket.create_connection((address.hostname, address.port), timeout=20) as connection:
                 connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
                 connection.sendall(
                     f"GET /api/pictures/{known}/original HTTP/1.1\r\nHost: {address.netloc}\r\n\r\n".encode()
                 )
-                once(f"{url}metrics", lambda answer: "coocnet_requests_in_work 1.0" in answer.text, every_s=0.01)
+                once(f"{url}metrics", lambda answer: "coocnet_requests_in_work 1.0" in answer.text)
                 once(f"{url}metrics", lambda answer: "coocnet_requests_in_work 0.0" in answer.text)
         finally:
             process.send_signal(signal.SIGTERM)
@@ -278,8 +295,8 @@ def test_beyond_this_machine_a_token_is_made_and_asked_for(serves, shelf):
     place, token = running.url, running.token
     assert len(token) >= 16
     url = f"http://127.0.0.1:{urlsplit(place).port}/"
-    problem(httpx.get(f"{url}api/info"), 401, "token")
-    assert httpx.get(f"{url}api/info", headers={"Authorization": f"Bearer {token}"}).status_code == 200
+    problem(get(f"{url}api/info"), 401, "token")
+    assert get(f"{url}api/info", headers={"Authorization": f"Bearer {token}"}).status_code == 200
 
 
 def test_a_proxy_that_is_named_is_believed_whom_it_speaks_for(serves, shelf):
@@ -287,7 +304,7 @@ def test_a_proxy_that_is_named_is_believed_whom_it_speaks_for(serves, shelf):
     token = "a token of my own"
     for options, secure in ((["--proxy", "127.0.0.1"], True), (["--proxy", "192.0.2.1"], False), ([], False)):
         running = serves(shelf.place, *options, COOCNET_TOKEN=token)
-        answer = httpx.post(f"{running.url}api/session", json={"token": token}, headers=forwarded)
+        answer = post(f"{running.url}api/session", json={"token": token}, headers=forwarded)
         assert answer.status_code == 204
         assert ("secure" in answer.headers["set-cookie"].lower()) is secure
 
@@ -295,15 +312,15 @@ def test_a_proxy_that_is_named_is_believed_whom_it_speaks_for(serves, shelf):
 def test_a_token_that_is_given_is_not_printed(serves, shelf):
     running = serves(shelf.place, COOCNET_TOKEN="a token of my own")
     assert running.token == ""
-    problem(httpx.get(f"{running.url}api/info"), 401, "token")
+    problem(get(f"{running.url}api/info"), 401, "token")
     shown = {"Authorization": "Bearer a token of my own"}
-    assert httpx.get(f"{running.url}api/info", headers=shown).status_code == 200
+    assert get(f"{running.url}api/info", headers=shown).status_code == 200
 
 
 def test_any_address_of_the_loopback_interface_is_answered_at(serves, shelf):
     running = serves(shelf.place, "--host", "127.0.0.2")
     # The tests' own process may speak to no other address than 127.0.0.1.
-    code = f"import httpx; print(httpx.get('{running.url}api/info').status_code)"
+    code = f"import httpx; print(httpx.get('{running.url}api/info', timeout=60).status_code)"
     asked = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert asked.stdout.strip() == "200", asked.stderr
 
@@ -338,7 +355,7 @@ def test_it_speaks_tls(serves, shelf, tmp_path):
     running = serves(shelf.place, "--certificate", certificate, "--key", key)
     trusting = ssl.create_default_context(cafile=str(certificate))
     assert running.url.startswith("https://")
-    assert httpx.get(f"{running.url}health/live", verify=trusting).json()["status"] == "ok"
+    assert get(f"{running.url}health/live", verify=trusting).json()["status"] == "ok"
 
 
 def test_serving_reads_the_index_and_writes_nothing(serves, shelf, scenes):
@@ -346,8 +363,8 @@ def test_serving_reads_the_index_and_writes_nothing(serves, shelf, scenes):
     running = serves(shelf.place)
     ready(running.url)
     query = sorted((scenes[0] / "queries").glob("*.jpg"))[0]
-    hits = httpx.post(f"{running.url}api/search/image", content=query.read_bytes()).json()["hits"]
-    assert httpx.get(f"{running.url}api/pictures/{hits[0]['id']}/original").status_code == 200
+    hits = post(f"{running.url}api/search/image", content=query.read_bytes()).json()["hits"]
+    assert get(f"{running.url}api/pictures/{hits[0]['id']}/original").status_code == 200
     with open_index(shelf.place) as index:
         assert index.info().pictures == len(shelf.paths)
     after = {path: path.read_bytes() for path in before if path.name == "index.sqlite"}

@@ -93,9 +93,9 @@ def test_a_full_queue_refuses_and_what_was_taken_is_done(filled):
 def test_a_thread_that_is_given_up_keeps_its_place_until_it_is_done(filled):
     async def run() -> None:
         desk = Desk("test", lambda: open_index(filled), threads=1, waiting=1)
-        release = threading.Event()
-        given_up = asyncio.create_task(desk.do(lambda _: release.wait(20)))
-        await asyncio.sleep(0.05)
+        begun, release = threading.Event(), threading.Event()
+        given_up = asyncio.create_task(desk.do(lambda _: begun.set() or release.wait(60)))
+        assert await asyncio.to_thread(begun.wait, 60)
         given_up.cancel()
         waits = asyncio.create_task(desk.do(lambda _: "done"))
         await asyncio.sleep(0.05)
@@ -124,9 +124,10 @@ def test_every_thread_closes_its_index_when_it_ends_and_what_waits_is_given_up(f
         desks = [Desk("test", opens, threads=3, waiting=9), SearchDesk(opens, waiting=9)]
         together = threading.Barrier(2)
         await asyncio.gather(desks[1].do(lambda _: None), *(desks[0].do(lambda _: together.wait(20)) for _ in "ab"))
-        release = threading.Event()
-        working = [asyncio.create_task(desks[0].do(lambda _: release.wait(20))) for _ in range(3)]
-        await asyncio.sleep(0.05)
+        begun, release = threading.Semaphore(0), threading.Event()
+        working = [asyncio.create_task(desks[0].do(lambda _: begun.release() or release.wait(60))) for _ in range(3)]
+        for _ in working:
+            assert await asyncio.to_thread(begun.acquire, timeout=60)
         waits = asyncio.create_task(desks[0].do(lambda _: pytest.fail("it was given up")))
         await asyncio.sleep(0.05)
         closing = asyncio.create_task(asyncio.to_thread(lambda: [desk.close() for desk in desks]))
@@ -244,7 +245,8 @@ def test_rows_that_took_long_stand_even_where_a_change_is_announced(filled, monk
         assert _nearest(index, row) == before
 
 
-def test_rows_that_are_quickly_made_are_never_old(filled):
+def test_rows_that_are_quickly_made_are_never_old(filled, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("coocnet.index.searchable._QUICK_S", 60.0)
     row = synthetic_rows(1, seed=9)
     with open_index(filled) as index:
         index.let_rows_stand(1e-9)

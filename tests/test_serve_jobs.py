@@ -33,7 +33,7 @@ def own(scenes, tmp_path: Path, quick: Recipe) -> Shelf:
 
 
 def ended(client: TestClient, job: str) -> dict:
-    until = time.monotonic() + 60
+    until = time.monotonic() + 120
     while (told := client.get(f"/api/jobs/{job}").json())["state"] in ("waiting", "running"):
         assert time.monotonic() < until, told
         time.sleep(0.05)

@@ -55,7 +55,7 @@ class Known:
         self.pictures = [picture_id(path) for path in files]
         self.uploads = [picture_id(path) for path in asked.queries]
         self.bodies = [path.read_bytes() for path in files + asked.queries]
-        with httpx.Client(base_url=service.url, trust_env=False) as client:
+        with httpx.Client(base_url=service.url, trust_env=False, timeout=120) as client:
             for path in asked.queries:
                 client.post("/api/uploads", content=path.read_bytes()).raise_for_status()
             self.row = client.get("/api/descriptor", params={"picture": self.pictures[0]}).json()["row"]
@@ -116,7 +116,9 @@ def _can_be_wrong(operation: schemathesis.schemas.APIOperation) -> bool:
 def _await_syncs(url: str) -> None:
     """Waits until nobody holds the index: what writes is refused as long as a sync does."""
     until = time.monotonic() + 120
-    while any(job["state"] in ("waiting", "running") for job in httpx.get(f"{url}api/jobs").json()["jobs"]):
+    while any(
+        job["state"] in ("waiting", "running") for job in httpx.get(f"{url}api/jobs", timeout=60).json()["jobs"]
+    ):
         assert time.monotonic() < until
         time.sleep(0.1)
 
