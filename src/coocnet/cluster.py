@@ -194,7 +194,12 @@ class _Worker:
         except CoocnetError as error:
             return f"on {platform.node()}, {error}"
         fingerprint = describer.recipe.row_fingerprint()
-        return _Facts(fingerprint, describer.weights_sha256, describer.dim, describer.engine, platform.node())
+        self._facts = _Facts(fingerprint, describer.weights_sha256, describer.dim, describer.engine, platform.node())
+        return self._facts
+
+    def answer(self) -> _Facts:
+        """That it is there."""
+        return self._facts
 
     def describe(self, batch: list[Item], load: Callable[[Item], Picture | None]) -> Described[Item]:
         """Each item of a batch with what came of it."""
@@ -203,11 +208,11 @@ class _Worker:
 
 @dataclass
 class _Batch:
-    """Files that a worker has, how many died of them, and whether a worker is to have nothing else beside them."""
+    """Files that a worker has, whether it is to have nothing else beside them, and how many died of them alone."""
 
     items: list[Any]
-    deaths: int = 0
     alone: bool = False
+    deaths: int = 0
 
 
 class _Crew:
@@ -215,8 +220,9 @@ class _Crew:
 
     Ray is told to repeat nothing: a call that waits for a worker that finds no room any more would wait for ever.
 
-    What a worker had done last may be lost with it before it was sent. What one seems to have died of is therefore
-    given out alone from then on, and only what was alone is said to end a process.
+    What a worker had done last may be lost with it before it was sent, and one that waits dies unseen. What a worker
+    seems to have died of is therefore given out alone from then on, to one that has just been heard of, and only what
+    was alone is said to end a process.
 
     Args:
         ray: the module.
@@ -245,6 +251,7 @@ class _Crew:
         while any(self._has.values()) or self._waits():
             running = {ref: worker for worker, has in self._has.items() for ref in has}
             (ref,), _ = self._ray.wait([*running, *self._begins], num_returns=1)
+            heard = None
             try:
                 answer = self._ray.get(ref)
             except self._deaths():
@@ -255,13 +262,13 @@ class _Crew:
             else:
                 if ref in running:
                     self._in_vain = 0
-                    yield self._has[running[ref]].pop(ref).items, answer
+                    heard = running[ref]
+                    yield self._has[heard].pop(ref).items, answer
                 else:
                     self._accept(answer)
-                    self._has[self._begins.pop(ref)] = {}
-            for worker, has in self._has.items():
-                while batch := self._next_beside(has):
-                    has[worker.describe.remote(batch.items, self._load)] = batch
+                    heard = self._begins.pop(ref)
+                    self._has[heard] = {}
+            self._give_out(heard)
 
     def dismiss(self) -> None:
         """Ends the workers, whatever they are at."""
@@ -279,11 +286,22 @@ class _Crew:
             self._again.extend(islice(self._fresh, 1))
         return bool(self._again)
 
-    def _next_beside(self, has: dict[Any, _Batch]) -> _Batch | None:
-        """What a worker gets that has this already, if anything."""
+    def _give_out(self, heard: Any) -> None:
+        """Gives each worker what it has room for, and what is to be alone to one that was just heard of."""
+        for worker, has in list(self._has.items()):
+            while self._has_room(has):
+                if self._again[0].alone and worker is not heard:
+                    del self._has[worker]
+                    self._begins[worker.answer.remote()] = worker
+                    break
+                batch = self._again.popleft()
+                has[worker.describe.remote(batch.items, self._load)] = batch
+
+    def _has_room(self, has: dict[Any, _Batch]) -> bool:
+        """Whether a worker that has this already may have what waits first."""
         if len(has) >= _AHEAD or any(batch.alone for batch in has.values()) or not self._waits():
-            return None
-        return None if has and self._again[0].alone else self._again.popleft()
+            return False
+        return not (has and self._again[0].alone)
 
     def _bury(self, ref: Any, worker: Any) -> Iterator[tuple[list[Item], None]]:
         """Asks for another worker, and has others do what this one had; yields what ended too many."""
@@ -296,8 +314,8 @@ class _Crew:
         was_at = next((one for one in had if not self._is_done(one)), ref)  # they are in order
         suspect = had.pop(was_at)
         self._again.extend(had.values())
-        suspect.deaths += 1
-        if not suspect.alone or suspect.deaths < _DEATHS:
+        suspect.deaths += suspect.alone
+        if suspect.deaths < _DEATHS:
             suspect.alone = True
             self._again.append(suspect)
         elif len(suspect.items) > 1:
