@@ -297,6 +297,40 @@ def test_a_number_that_no_index_has_is_damage_like_any_other(place, key, value) 
     open_index(place).close()
 
 
+@pytest.mark.parametrize(
+    ("table", "column", "damaged"),
+    [
+        ("descriptors", b"row BLOB", b"ro\xf7 BLOB"),
+        ("pictures", b"(path BLOB PRIMARY KEY, descriptor", b"(pith BLOB PRIMARY KEY, descriptor"),
+        ("meta", b"(key TEXT PRIMARY", b"(kez TEXT PRIMARY"),
+        ("removed", b"modified_ns INTEGER NOT NULL, PRIMARY", b"modified_no INTEGER NOT NULL, PRIMARY"),
+        ("sums", b"sum INTEGER", b"sun INTEGER"),
+    ],
+)
+def test_a_table_whose_column_lost_its_name_keeps_its_rows(place, table, column, damaged) -> None:
+    before = contents(place)
+    with closing(sqlite3.connect(database(place))) as db:
+        db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    content = database(place).read_bytes()
+    changed = content.replace(column, damaged)
+    assert len(changed) == len(content)
+    assert changed != content
+    database(place).write_bytes(changed)
+    assert repair(place, check=True).damage == [f"{DATABASE_NAME}: table {table} has lost a column"]
+    report = repair(place)
+    assert (report.rows, report.pictures) == (98, 98)
+    assert contents(place) == before
+    assert not repair(place, check=True).damage
+    with open_index(place) as index:
+        assert len(index.removed()) == 2
+
+
+def test_where_nothing_can_be_written_for_a_lost_column_it_is_called_damaged(place) -> None:
+    execute(place, "ALTER TABLE sums RENAME COLUMN sum TO sun")
+    with open_index(place) as index, pytest.raises(ForeignIndexError, match=r"damaged.*coocnet repair"):
+        index.remove([digest_of(synthetic_rows(100, dim=DIM)[2])])
+
+
 @pytest.mark.parametrize("version", [0, -1, 872415233])
 def test_a_format_that_no_index_has_is_damage(place, version) -> None:
     execute(place, f"PRAGMA user_version = {version}")
@@ -343,6 +377,22 @@ def test_a_repair_that_is_killed_loses_no_log(place, tmp_path, monkeypatch, when
     assert report.rows == 101
     aside = Path(report.kept_as)
     assert sorted(file.name for file in logged.glob("*damaged*")) == [aside.name, f"{aside.name}-wal"]
+
+
+def test_a_row_that_says_to_be_longer_than_memory_is_lost_alone(place) -> None:
+    with closing(sqlite3.connect(database(place))) as db:
+        db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        page = (db.execute("SELECT rootpage FROM sqlite_master WHERE name = 'meta'").fetchone()[0] - 1) * PAGE
+        keys = [key for (key,) in db.execute("SELECT key FROM meta ORDER BY key")]
+    content = bytearray(database(place).read_bytes())
+    cell = page + int.from_bytes(content[page + 8 + 2 * keys.index("engines") :][:2], "big")
+    content[cell : cell + 11] = b"\xff" * 10 + b"\x6e"
+    database(place).write_bytes(content)
+    with closing(sqlite3.connect(database(place))) as db, pytest.raises(MemoryError):
+        db.execute("SELECT key FROM meta ORDER BY key DESC").fetchall()
+    report = repair(place)
+    assert (report.rows, report.pictures) == (98, 98)
+    assert not repair(place, check=True).damage
 
 
 def test_pages_that_lead_to_one_another_many_times_give_no_more_rows_than_there_is_room_for(place) -> None:

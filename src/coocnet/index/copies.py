@@ -85,6 +85,8 @@ def opened(folder: Path, work: Path) -> Opened:
         with suppress(sqlite3.DatabaseError):
             db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         with suppress(sqlite3.DatabaseError):
+            salvage.give_columns_back(db)
+        with suppress(sqlite3.DatabaseError):
             if set(salvage.TABLES) - {salvage.OPTIONAL} <= salvage.tables_of(db):
                 return Opened(db, is_its_own, without_log=has_log and not with_log)
         db.close()

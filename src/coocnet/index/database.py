@@ -49,7 +49,14 @@ OBJECTS = {
     "whitenings": "table",
 }
 """What every database of an index has."""
-_DAMAGE = ("malformed", "no such table", "no such column", "unsupported file format", "Could not decode")
+_DAMAGE = (
+    "malformed",
+    "no such table",
+    "no such column",
+    "has no column named",
+    "unsupported file format",
+    "Could not decode",
+)
 _Stamp = tuple[int, int, int]
 
 REMOVED = (
@@ -59,7 +66,7 @@ REMOVED = (
 SUMS = "CREATE TABLE IF NOT EXISTS sums (name BLOB PRIMARY KEY, sum INTEGER NOT NULL) WITHOUT ROWID"
 """These two are made where they are missing, so that an index without them stays one of this format."""
 
-_SCHEMA = (
+SCHEMA = (
     "CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
     "CREATE TABLE descriptors (id INTEGER PRIMARY KEY, digest BLOB NOT NULL UNIQUE, row BLOB NOT NULL)",
     "CREATE TABLE pictures (path BLOB PRIMARY KEY, descriptor INTEGER NOT NULL REFERENCES descriptors (id),"
@@ -240,7 +247,7 @@ class Database:
         with self.writing() as db:
             if db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
                 return  # another process was quicker
-            for statement in _SCHEMA:
+            for statement in SCHEMA:
                 db.execute(statement)
             for key, value in {**facts, "made": now()}.items():
                 put_meta(db, key, value)

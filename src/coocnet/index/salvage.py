@@ -21,7 +21,7 @@ import numpy as np
 
 from coocnet.errors import CoocnetError
 from coocnet.index.columns import DIGEST_BYTES
-from coocnet.index.database import DATABASE_NAME, Database, name_of_fact, sum_noted, sum_of
+from coocnet.index.database import DATABASE_NAME, SCHEMA, Database, name_of_fact, sum_noted, sum_of
 from coocnet.recipe import Recipe
 from coocnet.whitening import Whitening
 
@@ -31,6 +31,8 @@ _UNIT_WITHIN = 1e-3
 _LONGEST_CONTENT = 1 << 20  # of a row of 262,144 numbers
 _FOLLOWED_PER_PAGE = 8
 _LEAST_OF_A_ROW = 4  # bytes
+_LONGEST_VALUE = 1 << 30  # that SQLite takes
+_SPARE_BYTES = 1 << 24
 _DIGITS = 18  # of a number that SQLite stores
 Row = tuple[Any, ...]
 
@@ -89,6 +91,36 @@ def tables_of(db: sqlite3.Connection) -> set[str]:
     return {name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
 
 
+def without_their_columns(db: sqlite3.Connection) -> list[str]:
+    """Tables of which a column has another name than it should have, so that no row of theirs can be asked for."""
+    columns = {name: table.columns for name, table in TABLES.items()} | {"sums": "name, sum"}
+    return [name for name in sorted(columns.keys() & tables_of(db)) if not _has(db, name, columns[name])]
+
+
+def _has(db: sqlite3.Connection, name: str, columns: str) -> bool:
+    try:
+        db.execute(f"SELECT {columns} FROM {name} LIMIT 0")  # noqa: S608
+    except sqlite3.OperationalError as error:
+        if "no such column" in str(error):
+            return False
+        raise
+    return True
+
+
+def give_columns_back(db: sqlite3.Connection) -> None:
+    """Writes the statements that tables are made by anew where they name other columns.
+
+    Raises:
+        sqlite3.DatabaseError: what they are in is damaged.
+    """
+    tables = [one.replace(" IF NOT EXISTS", "") for one in SCHEMA if one.startswith("CREATE TABLE")]
+    made_by = {one.split()[2]: one for one in tables}
+    for name in without_their_columns(db):
+        db.execute("PRAGMA writable_schema = ON")
+        db.execute("UPDATE sqlite_master SET sql = ? WHERE type = 'table' AND name = ?", (made_by[name], name))
+        db.execute("PRAGMA writable_schema = RESET")
+
+
 def readable(db: sqlite3.Connection, name: str) -> Iterator[Row]:
     """Every row of a table that can be read; of a damaged one some come twice, and some that were deleted."""
     table = TABLES[name]
@@ -103,13 +135,21 @@ def readable(db: sqlite3.Connection, name: str) -> Iterator[Row]:
         pass
     else:
         return
+    # A row is given only when the next one could be read: the one before a damage has to be asked for alone.
+    after = f"WHERE {key} > {marks}" if last is not None else ""
+    for row in _stream_rows(db, f"{select} {after} ORDER BY {table.key} LIMIT 1", last or ()):
+        last = tuple(row[at] for at in position)
+        yield row
     first = None
     after = f"WHERE {key} > {marks}" if last is not None else ""
     backwards = ", ".join(f"{column} DESC" for column in table.key.split(", "))
-    with suppress(sqlite3.DatabaseError):
-        for row in _rows(db, f"{select} {after} ORDER BY {backwards}", last or ()):
-            first = tuple(row[at] for at in position)
-            yield row
+    for row in _stream_rows(db, f"{select} {after} ORDER BY {backwards}", last or ()):
+        first = tuple(row[at] for at in position)
+        yield row
+    before = f"WHERE {key} < {marks}" if first is not None else ""
+    for row in _stream_rows(db, f"{select} {before} ORDER BY {backwards} LIMIT 1", first or ()):
+        first = tuple(row[at] for at in position)
+        yield row
     tried: set[Any] = set()
     for one in chain.from_iterable(stream(db, query) for query in table.keys_elsewhere):
         if not isinstance(one, bytes | int) or one in tried:
@@ -223,12 +263,29 @@ def _stream_rows(db: sqlite3.Connection, query: str, values: Row = ()) -> Iterat
 
 
 def _rows(db: sqlite3.Connection, query: str, values: Row = ()) -> Iterator[Row]:
-    """The rows of a scan, no more than the file can hold: pages that lead to one another many times never end."""
+    """The rows of a scan, no more than the file can hold: pages that lead to one another many times never end.
+
+    Raises:
+        sqlite3.DatabaseError: it is damaged; of some damages SQLite says that there is no memory.
+    """
     most = os.path.getsize(_file_of(db)) // _LEAST_OF_A_ROW
-    for count, row in enumerate(db.execute(query, values)):
-        if count > most:
-            raise sqlite3.DatabaseError("it has more rows than bytes for them")
-        yield row
+    try:
+        for count, row in enumerate(db.execute(query, values)):
+            if count > most:
+                raise sqlite3.DatabaseError("it has more rows than bytes for them")
+            yield row
+    except MemoryError as error:
+        raise too_long(db) from error
+
+
+def too_long(db: sqlite3.Connection) -> sqlite3.DatabaseError:
+    """What it means that SQLite has no memory for a row: there is enough for all that the file can hold.
+
+    Raises:
+        MemoryError: there is not.
+    """
+    bytearray(min(os.path.getsize(_file_of(db)), _LONGEST_VALUE) + _SPARE_BYTES)
+    return sqlite3.DatabaseError("a row says to be longer than the file")
 
 
 def _file_of(db: sqlite3.Connection) -> Path:
@@ -256,6 +313,9 @@ def contradicted(db: sqlite3.Connection, name: str, row: Row) -> bool:
         return bool(db.execute(query, asked).fetchone() != row[:1])
     except sqlite3.DatabaseError:
         return False
+    except MemoryError:
+        too_long(db)
+        return False
 
 
 SUMMED: dict[str, Callable[[Row], tuple[bytes, bytes]]] = {
@@ -266,7 +326,11 @@ SUMMED: dict[str, Callable[[Row], tuple[bytes, bytes]]] = {
 
 def _agrees(db: sqlite3.Connection, name: bytes, content: bytes) -> bool:
     """Whether the checksum that was noted is that of a content, or none can be read."""
-    noted = sum_noted(db, name)
+    try:
+        noted = sum_noted(db, name)
+    except MemoryError:
+        too_long(db)
+        return True
     return noted is None or noted == sum_of(content)
 
 

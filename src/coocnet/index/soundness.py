@@ -61,7 +61,10 @@ def quick_damage_of(db: sqlite3.Connection) -> list[str]:
 
 
 def _wrong_structure(db: sqlite3.Connection) -> list[str]:
-    told = [text for (text,) in db.execute(f"PRAGMA integrity_check({_MOST_TOLD})") if text != "ok"]
+    try:
+        told = [text for (text,) in db.execute(f"PRAGMA integrity_check({_MOST_TOLD})") if text != "ok"]
+    except MemoryError as error:
+        raise salvage.too_long(db) from error
     found = [line for text in told for line in text.splitlines() if not line.startswith("***")]
     return [f"{DATABASE_NAME}: {line}" for line in found[:_MOST_TOLD]] or _wrong_schema(db)
 
@@ -103,6 +106,7 @@ def _wrong_schema(db: sqlite3.Connection) -> list[str]:
     application = db.execute("PRAGMA application_id").fetchone()[0]
     lost = [name for name, kind in OBJECTS.items() if found.get(name) != kind]
     wrong = [f"{DATABASE_NAME}: no {OBJECTS[name]} {name}" for name in lost]
+    wrong += [f"{DATABASE_NAME}: table {name} has lost a column" for name in salvage.without_their_columns(db)]
     version = db.execute("PRAGMA user_version").fetchone()[0]
     wrong += [f"{DATABASE_NAME}: its format is {version}, which none has"] * (not is_format(version))
     return wrong + [f"{DATABASE_NAME}: it is not marked as an index"] * (application != APPLICATION_ID)
