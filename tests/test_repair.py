@@ -243,6 +243,18 @@ def test_a_whitening_that_is_lost_is_said_to_be(place) -> None:
         assert index.whitening() is None
 
 
+@pytest.mark.parametrize("version", [-1, 0, 2**62])
+def test_a_whitening_of_a_version_that_none_has_is_lost(place, version) -> None:
+    with open_index(place) as index:
+        index._store.put_whitening(fit_pca(synthetic_rows(300, dim=DIM), dim=8), learned_here=False)
+    execute(place, f"UPDATE whitenings SET version = {version}")
+    execute(place, "DELETE FROM meta WHERE key = 'whitening'")
+    assert "1 of 1 entries of table whitenings are not right" in repair(place).damage
+    assert not repair(place, check=True).damage
+    with open_index(place) as index:
+        assert index.whitening() is None
+
+
 def test_an_earlier_whitening_is_carried_with_the_one_in_force(place) -> None:
     rows = synthetic_rows(300, dim=DIM)
     with open_index(place) as index:

@@ -408,6 +408,10 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int)
 
 
+def _is_version(value: object) -> bool:
+    return isinstance(value, int) and value > 0 and _is_count(str(value))
+
+
 def _is_right_fact(row: Row) -> bool:
     check = _FACTS.get(row[0])
     return check is None or check(row[1])
@@ -439,7 +443,7 @@ _RIGHT: dict[str, _Checks] = {
     "descriptors": lambda dim: (_is_number, _is_digest, lambda content: is_unit_row(content, dim)),
     "folders": lambda _: (_is_path, _is_text),
     "skipped": lambda _: (_is_path, _is_text),
-    "whitenings": lambda _: (_is_number, _is_text, _is_number, lambda content: not whitening_problem(content)),
+    "whitenings": lambda _: (_is_version, _is_text, _is_number, lambda content: not whitening_problem(content)),
     "removed": lambda _: (_is_digest, _is_path, _is_number, _is_number),
 }
 
