@@ -185,10 +185,10 @@ def test_an_interrupted_centre_leaves_what_was_there(photos: Path, centred_file:
     ) as process:  # fmt: skip
         assert process.stdout is not None
         assert process.stdout.readline() == "begun\n"
-        for _ in range(4):  # Python drops an interruption that meets a callback
+        for _ in range(10):  # Python drops an interruption that meets a callback
             process.send_signal(signal.SIGINT)
             with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(15)
+                process.wait(4)
                 break
         _, said = process.communicate(timeout=60)
     assert process.returncode == 130, said
