@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import shutil
 import subprocess
 import sys
+import time
 from functools import partial
 from pathlib import Path
 
@@ -577,6 +579,25 @@ def test_pictures_that_are_not_there_to_be_taken_out_or_back_are_named(
     assert out.returncode == 1
     assert arguments[1] in out.stderr
     assert says in out.stderr
+
+
+def test_an_interruption_that_meets_a_callback_from_c_ends_the_command_all_the_same(run, monkeypatch) -> None:
+    met: list[str] = []
+
+    @ctypes.CFUNCTYPE(None)
+    def meets_one() -> None:
+        met.append("it")
+        raise KeyboardInterrupt
+
+    def works(*_: object) -> None:
+        meets_one()
+        for _ in range(1000):
+            time.sleep(0.01)
+        met.append("its end")
+
+    monkeypatch.setattr("coocnet.index.open_index", works)
+    assert run("info", "--index", "anywhere").returncode == 130
+    assert met == ["it"]
 
 
 def test_a_command_without_memory_says_so(run, monkeypatch) -> None:

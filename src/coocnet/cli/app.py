@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import _thread
 import errno
 import io
 import os
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -87,6 +91,32 @@ _OUT_OF_MEMORY = (
 )
 
 
+_COMES_AGAIN_S = 0.1
+
+
+@contextmanager
+def _interruptions_count() -> Iterator[None]:
+    """One that meets a callback from C, as while loops are compiled, is dropped by Python: it comes again."""
+    report, again = sys.unraisablehook, list[threading.Timer]()
+
+    def hear(dropped: sys.UnraisableHookArgs) -> None:
+        if not issubclass(dropped.exc_type, KeyboardInterrupt):
+            report(dropped)
+            return
+        timer = threading.Timer(_COMES_AGAIN_S, _thread.interrupt_main)
+        timer.daemon = True
+        timer.start()
+        again.append(timer)
+
+    sys.unraisablehook = hear
+    try:
+        yield
+    finally:
+        sys.unraisablehook = report
+        for timer in again:
+            timer.cancel()
+
+
 def main() -> None:
     """Runs the command; errors of ours become one message and exit status 1."""
     # Threads that wait asleep, not spinning, leave the processor to others: measured 2 to 5 times faster beside them.
@@ -96,7 +126,8 @@ def main() -> None:
             stream.reconfigure(errors="backslashreplace")
     try:
         try:
-            app()
+            with _interruptions_count():
+                app()
         finally:
             if sys.stdout is not None:
                 sys.stdout.flush()
